@@ -1,0 +1,136 @@
+"""Checks of user input, written for the person who made the mistake.
+
+Every message names the argument, what was expected and what came. Checks return the cleaned value, so that a
+constructor reads as a list of what it accepts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+INSTALL_LINES = {
+    "mumott": 'pip install "mumott>=2.3" "matplotlib<3.9"',
+    "astra": "pip install astra-toolbox",
+    "tomosipo": "pip install git+https://github.com/cicwi/tomosipo",
+    "deepinv": "pip install deepinv",
+    "matplotlib": "pip install matplotlib",
+    "skimage": "pip install scikit-image",
+}
+
+
+class FileFormatError(ValueError):
+    """A file that is truncated, foreign, or lacks what its layout requires."""
+
+
+def message(argument: str, expected: str, found: object, hint: str = "") -> str:
+    """The one form of every error message: ``argument: expected ..., got ... (hint)``."""
+    text = f"{argument}: expected {expected}, got {found}"
+    return f"{text}. {hint}" if hint else text
+
+
+def real_array(
+    value: ArrayLike,
+    argument: str,
+    shape: Sequence[int | None] | None = None,
+    *,
+    finite: bool = True,
+    dtype: type = np.float64,
+) -> NDArray[Any]:
+    """A real, finite array of the given shape (``None`` matches any length); always a copy of the caller's data."""
+    try:
+        array: NDArray[Any] = np.array(value, dtype=dtype, order="C")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(message(argument, "real numbers in a regular array", type(value).__name__)) from error
+    if np.iscomplexobj(value):
+        raise TypeError(message(argument, "real numbers", "complex numbers"))
+    if shape is not None:
+        check_shape(array.shape, argument, shape)
+    if finite and not np.isfinite(array).all():
+        raise ValueError(message(argument, "finite values", f"{np.count_nonzero(~np.isfinite(array))} NaN or infinite"))
+    return array
+
+
+def check_shape(found: Sequence[int], argument: str, expected: Sequence[int | None]) -> None:
+    """Raise ``ValueError`` unless ``found`` has the ``expected`` lengths (``None`` matches any)."""
+    matches = len(found) == len(expected) and all(e is None or e == f for e, f in zip(expected, found, strict=True))
+    if not matches:
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        raise ValueError(message(argument, f"shape {wanted}", tuple(found)))
+
+
+def size_tuple(value: Any, argument: str, length: int) -> tuple[int, ...]:
+    """A tuple of ``length`` positive integers, from integers or integral floats (as HDF5 files hold them)."""
+    expected = f"{length} positive integers"
+    try:
+        entries = [float(entry) for entry in np.asarray(value).ravel()]
+    except (TypeError, ValueError) as error:
+        raise TypeError(message(argument, expected, repr(value))) from error
+    if len(entries) != length or not all(math.isfinite(e) and e == int(e) and e > 0 for e in entries):
+        raise ValueError(message(argument, expected, value))
+    return tuple(int(e) for e in entries)
+
+
+def number(
+    value: Any,
+    argument: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+) -> float:
+    """A finite real number in ``[low, high]`` (``(low, high]`` with ``low_open``)."""
+    bracket = f"a finite number in {'(' if low_open else '['}{low}, {high}]"
+    try:
+        result = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(message(argument, bracket, repr(value))) from error
+    if not math.isfinite(result) or result > high or result < low or (low_open and result == low):
+        raise ValueError(message(argument, bracket, value))
+    return result
+
+
+def integer(value: Any, argument: str, *, low: int = 0, high: int | None = None) -> int:
+    """An integer in ``[low, high]``; integral floats and numpy integers are accepted, booleans are not."""
+    expected = f"an integer in [{low}, {'∞' if high is None else high}]"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(argument, expected, repr(value)))
+    try:
+        whole = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(message(argument, expected, repr(value))) from error
+    if whole != value or whole < low or (high is not None and whole > high):
+        raise ValueError(message(argument, expected, value))
+    return whole
+
+
+def even_order(value: Any, argument: str = "ell_max", *, high: int = 32) -> int:
+    """An even spherical-harmonic order; odd ones vanish for a scattering function that is the same along ±q."""
+    order = integer(value, argument, low=0, high=high)
+    if order % 2:
+        raise ValueError(message(argument, "an even order", order, "f(q) = f(-q) has even orders only"))
+    return order
+
+
+def choice(value: Any, argument: str, options: Sequence[str]) -> str:
+    """One of the named options."""
+    if value not in options:
+        raise ValueError(message(argument, "one of " + ", ".join(map(repr, options)), repr(value)))
+    return str(value)
+
+
+def neighbour(module: str) -> ModuleType:
+    """Import an optional neighbour, or say which line installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        line = INSTALL_LINES[module.partition(".")[0]]
+        raise ImportError(
+            f"this needs {module.partition('.')[0]}, which is not usable here: {error}\n  {line}"
+        ) from error
