@@ -210,7 +210,9 @@ class Geometry:
     def __getitem__(self, views: Any) -> Geometry:
         """The geometry of some views: an index, a slice, an index array or a boolean mask."""
         index = view_indices(views, len(self))
-        return Geometry(*(getattr(self, name)[index] for name in ARRAYS), self.volume_shape, self.detector_shape)
+        arrays = (getattr(self, name)[index] for name in ARRAYS)
+        contents: Any = (*arrays, self.volume_shape, self.detector_shape)
+        return Geometry(*contents)
 
     def binned(self, factor: int) -> Geometry:
         """The geometry after binning ``factor × factor`` detector pixels, with voxels ``factor`` times as large.
