@@ -45,10 +45,11 @@ def real_array(
 ) -> NDArray[Any]:
     """A real, finite array of the given shape (``None`` matches any length); always a copy of the caller's data."""
     try:
-        array: NDArray[Any] = np.array(value, dtype=dtype, order="C")
-    except (TypeError, ValueError, OverflowError) as error:
+        is_complex = np.iscomplexobj(value)
+        array: NDArray[Any] = np.array(() if is_complex else value, dtype=dtype, order="C")
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises the last one
         raise TypeError(message(argument, "real numbers in a regular array", type(value).__name__)) from error
-    if np.iscomplexobj(value):
+    if is_complex:
         raise TypeError(message(argument, "real numbers", "complex numbers"))
     if shape is not None:
         check_shape(array.shape, argument, shape)

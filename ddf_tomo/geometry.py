@@ -58,8 +58,9 @@ class Geometry:
     detector_shape: tuple[int, int]
 
     def __post_init__(self) -> None:
-        views = len(self.p) if np.ndim(self.p) else 0
-        values: dict[str, Any] = {name: real_array(getattr(self, name), name, (views, 3)) for name in ("p", "j", "k")}
+        values: dict[str, Any] = {"p": real_array(self.p, "p", (None, 3))}
+        views = len(values["p"])
+        values |= {name: real_array(getattr(self, name), name, (views, 3)) for name in ("j", "k")}
         for name in ("j_offset", "k_offset"):
             offset = real_array(getattr(self, name), name)
             values[name] = np.full(views, offset) if offset.ndim == 0 else offset
@@ -349,7 +350,7 @@ def view_indices(views: Any, count: int) -> NDArray[np.int64]:
 
 def _check_orthonormal(p: NDArray[Any], j: NDArray[Any], k: NDArray[Any]) -> None:
     frame = np.stack([p, j, k], axis=1)
-    defects = np.abs(frame @ frame.swapaxes(1, 2) - np.eye(3)).reshape(len(frame), -1).max(axis=1, initial=0.0)
+    defects = np.abs(frame @ frame.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
     if (defects > ORTHONORMAL_TOLERANCE).any():
         worst = int(defects.argmax())
         found = f"view {worst} with p={p[worst].tolist()}, j={j[worst].tolist()}, k={k[worst].tolist()}"
