@@ -1,0 +1,106 @@
+"""Make a `LinearOperator` of somebody else's projector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddf_tomo._checks import message, size_tuple
+from ddf_tomo.operators.autograd import OpaqueOperator
+
+
+class Wrapped(OpaqueOperator):
+    """A foreign operator behind the interface of ours (`wrap`)."""
+
+    def __init__(
+        self,
+        forward: Callable[[Any], Any],
+        adjoint: Callable[[Any], Any],
+        domain_shape: Sequence[int],
+        range_shape: Sequence[int],
+        numpy: bool,
+        flat: bool,
+    ) -> None:
+        super().__init__()
+        self._functions = forward, adjoint
+        self._numpy, self._flat = numpy, flat
+        self.domain_shape, self.range_shape = (
+            size_tuple(shape, name, len(shape))
+            for shape, name in ((domain_shape, "domain_shape"), (range_shape, "range_shape"))
+        )
+        self.adjoint_is_exact = False
+
+    def _forward_kernel(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self._call(0, item, self.range_shape) for item in x])
+
+    def _adjoint_kernel(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self._call(1, item, self.domain_shape) for item in y])
+
+    def _call(self, which: int, item: torch.Tensor, shape: tuple[Any, ...]) -> torch.Tensor:
+        argument = item.reshape(-1) if self._flat else item
+        result = self._functions[which](argument.numpy() if self._numpy else argument)
+        # A copy: projectors that reuse their output buffer would otherwise change earlier results.
+        tensor = torch.asarray(
+            np.array(result) if self._numpy else result, dtype=item.dtype, device=item.device, copy=True
+        )
+        if tensor.numel() != np.prod(shape):
+            raise ValueError(message(("op(x)", "op.T(y)")[which], f"shape {shape}", tuple(tensor.shape)))
+        return tensor.reshape(shape)
+
+
+def wrap(
+    op: Any,
+    domain_shape: Sequence[int] | None = None,
+    range_shape: Sequence[int] | None = None,
+    *,
+    numpy: bool | None = None,
+) -> Wrapped:
+    """A differentiable `LinearOperator` from a foreign one.
+
+    Parameters
+    ----------
+    op
+        One of: an object with ``op(x)`` and ``op.T(y)`` (tomosipo's operators); a SciPy ``LinearOperator`` or anything
+        with ``matvec`` and ``rmatvec``; a pair ``(forward, adjoint)`` of functions.
+    domain_shape, range_shape
+        Shapes of one input and one output. By default what ``op`` says of itself.
+    numpy
+        Whether ``op`` wants numpy arrays (CPU only) rather than torch tensors. By default SciPy operators do, the
+        others get tensors.
+
+    Returns
+    -------
+    Wrapped
+        With ``adjoint_is_exact = False``: nobody has checked. `check_adjoint` does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> A = wrap((lambda x: 3 * x[:2], lambda y: 3 * torch.cat([y, torch.zeros(1)])), (3,), (2,))
+    >>> A(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([3., 6.])
+    """
+    matrix_like = hasattr(op, "matvec") and hasattr(op, "rmatvec")
+    if isinstance(op, tuple) and len(op) == 2 and all(map(callable, op)):
+        forward, adjoint = op
+    elif matrix_like:
+        forward, adjoint = op.matvec, op.rmatvec
+    elif callable(op) and hasattr(op, "T"):
+        forward, adjoint = op, op.T
+    else:
+        expected = "an object with op(x) and op.T(y), a SciPy LinearOperator, or two functions"
+        raise TypeError(message("op", expected, type(op).__name__))
+    if matrix_like:
+        rows, columns = op.shape
+        domain_shape, range_shape = domain_shape or (columns,), range_shape or (rows,)
+        for shape, size, name in ((domain_shape, columns, "domain_shape"), (range_shape, rows, "range_shape")):
+            if np.prod(shape) != size:
+                raise ValueError(message(name, f"a shape of {size} elements", tuple(shape)))
+    domain_shape = domain_shape or getattr(op, "domain_shape", None)
+    range_shape = range_shape or getattr(op, "range_shape", None)
+    if domain_shape is None or range_shape is None:
+        raise TypeError(message("domain_shape, range_shape", "both shapes, since op does not tell them", "None"))
+    return Wrapped(forward, adjoint, domain_shape, range_shape, matrix_like if numpy is None else numpy, matrix_like)
