@@ -1,0 +1,155 @@
+"""Conjugate gradients for least squares (Hestenes & Stiefel 1952; Björck 1996, Numerical Methods for Least Squares)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ddf_tomo._checks import integer, message, number
+from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text
+from ddf_tomo.solvers.result import Callback, Solution, iterations_with_progress
+
+
+def cgls(
+    A: LinearOperator,
+    y: Any,
+    *,
+    weights: Any = None,
+    tikhonov: float = 0.0,
+    iterations: int = 30,
+    noise_level: float | None = None,
+    tolerance: float = 0.0,
+    x0: Any = None,
+    callback: Callback | None = None,
+    progress: bool | None = None,
+) -> Solution:
+    """Minimise ``|W^(1/2) (A x - y)|² + tikhonov · |x|²``.
+
+    Early iterations fit the large structures, late ones the noise; the number of iterations regularises as much as
+    ``tikhonov`` does. If the noise is known, stop there: ``noise_level`` does (discrepancy principle, Morozov 1966).
+
+    Parameters
+    ----------
+    A
+        Any `LinearOperator` with an exact adjoint.
+    y
+        Data, of the operator's range shape; torch or numpy.
+    weights
+        Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum.
+    tikhonov
+        Weight of the penalty on ``|x|²``, in units of weights × (data / solution)².
+    iterations
+        Largest number of iterations.
+    noise_level
+        Norm of the weighted residual at which to stop; with inverse variances as weights it is the square root of the
+        number of data with positive weight.
+    tolerance
+        Stop when the gradient has fallen to this fraction of its start.
+    x0
+        Where to start (default zero).
+    callback
+        ``callback(iteration, x, residual)``; returning true stops.
+    progress
+        Whether to show a progress bar; by default one appears when the run takes longer than two seconds.
+
+    Returns
+    -------
+    Solution
+        Solution, history of the residual norm, and why it stopped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or data with positive weight are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ddf_tomo import Geometry, XRayTransform
+    >>> A = XRayTransform(Geometry.from_angles(torch.linspace(0, 3, 12), 0.0, (8, 8, 8), (8, 8)), channels=1)
+    >>> x = torch.rand(8, 8, 8, 1, generator=torch.Generator().manual_seed(0))
+    >>> solution = cgls(A, A(x), iterations=50)
+    >>> bool((A(solution.x) - A(x)).norm() < 1e-2 * A(x).norm())
+    True
+    """
+    y, weights = _checked_data(A, y, weights)
+    iterations = integer(iterations, "iterations", low=0)
+    tikhonov = number(tikhonov, "tikhonov", low=0.0)
+    tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
+    limit = -1.0 if noise_level is None else number(noise_level, "noise_level", low=0.0)
+
+    def half_weighted(data: torch.Tensor) -> torch.Tensor:
+        return data if weights is None else weights.sqrt() * data
+
+    def weighted(data: torch.Tensor) -> torch.Tensor:
+        return data if weights is None else weights * data
+
+    if x0 is None:
+        x, r = torch.zeros_like(A.T(y)), y.clone()
+    else:
+        x = as_tensor(x0, "x0").to(y).clone()
+        r = y - A(x)
+    s = A.T(weighted(r)) - tikhonov * x
+    p = s.clone()
+    gamma = gamma_start = _dot(s, s)
+    residuals = [math.sqrt(_dot(half_weighted(r), half_weighted(r)))]
+    stopped_by = "noise level" if residuals[-1] <= limit else "convergence" if gamma == 0 else "iterations"
+    if stopped_by != "iterations":
+        return Solution(x, tuple(residuals), stopped_by)
+
+    for iteration, show in iterations_with_progress(iterations, "CGLS", progress):
+        q = A(p)
+        curvature = _dot(q, weighted(q)) + tikhonov * _dot(p, p)
+        if not curvature > 0:
+            stopped_by = "convergence"
+            break
+        alpha = gamma / curvature
+        x += alpha * p
+        r -= alpha * q
+        s = A.T(weighted(r)) - tikhonov * x
+        gamma, beta = (new := _dot(s, s)), new / gamma
+        p = s + beta * p
+        residuals.append(math.sqrt(_dot(r, weighted(r))))
+        show(residuals[-1])
+        if callback is not None and callback(iteration, x, residuals[-1]):
+            stopped_by = "callback"
+        elif residuals[-1] <= limit:
+            stopped_by = "noise level"
+        elif gamma <= tolerance**2 * gamma_start:
+            stopped_by = "convergence"
+        if stopped_by != "iterations":
+            break
+    return Solution(x, tuple(residuals), stopped_by)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.linalg.vecdot(a.flatten(), b.flatten()))
+
+
+def _checked_data(A: LinearOperator, y: Any, weights: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if not isinstance(A, LinearOperator):
+        raise TypeError(message("A", "a LinearOperator", type(A).__name__, "make one with wrap(...)"))
+    y = as_tensor(y, "y").detach()
+    if not fits(y.shape, A.range_shape):
+        raise ValueError(message("y", f"shape ({shape_text(A.range_shape)})", tuple(y.shape)))
+    if weights is None:
+        missing = ~torch.isfinite(y)
+    else:
+        weights = as_tensor(weights, "weights").to(y)
+        try:
+            weights = weights.expand(y.shape)
+        except RuntimeError as error:
+            raise ValueError(
+                message("weights", f"a shape that broadcasts to {tuple(y.shape)}", tuple(weights.shape))
+            ) from error
+        if not (torch.isfinite(weights).all() and (weights >= 0).all()):
+            raise ValueError(message("weights", "finite numbers ≥ 0", "some negative, NaN or infinite"))
+        if not (weights > 0).any():
+            raise ValueError(message("weights", "a positive weight somewhere", "zero everywhere"))
+        missing = ~torch.isfinite(y) & (weights > 0)
+        y = torch.where(weights > 0, y, 0)
+    if missing.any():
+        raise ValueError(message("y", "finite data", f"{int(missing.sum())} NaN or infinite", "give those weight 0"))
+    return y, weights
