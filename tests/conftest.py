@@ -1,0 +1,12 @@
+"""What every test run shares: examples that can be repeated, and figures without a window system."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadline: on a busy machine, and under coverage, the first call of a compiled kernel takes as long as it takes.
+settings.register_profile("ddf_tomo", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("ddf_tomo")
+os.environ.setdefault("MPLBACKEND", "Agg")
