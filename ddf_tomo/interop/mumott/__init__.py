@@ -8,11 +8,43 @@ other than SAXS. The other way, `mumott_response` makes a response of any of MUM
 [Nielsen et al. 2025, J. Appl. Cryst. 58, 1834]
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ddf_tomo.interop.mumott.geometry import MumottFaultWarning, geometry_from, response_from, to_geometry
+
+if TYPE_CHECKING:
+    from ddf_tomo.interop.mumott.basis import MumottResponse, ResponseBasisSet, mumott_response
+    from ddf_tomo.interop.mumott.containers import scan_from, to_data_container
+    from ddf_tomo.interop.mumott.projector import Projector, substituted
 
 __all__ = [
     "MumottFaultWarning",
+    "MumottResponse",
+    "Projector",
+    "ResponseBasisSet",
     "geometry_from",
+    "mumott_response",
     "response_from",
+    "scan_from",
+    "substituted",
+    "to_data_container",
     "to_geometry",
 ]
+
+# Classes that derive from MUMOTT's are made when first asked for: importing this package does not need MUMOTT.
+_HOMES = {
+    "MumottResponse": "basis",
+    "Projector": "projector",
+    "ResponseBasisSet": "basis",
+    "mumott_response": "basis",
+    "scan_from": "containers",
+    "substituted": "projector",
+    "to_data_container": "containers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
