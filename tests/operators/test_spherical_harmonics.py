@@ -129,9 +129,11 @@ def test_half_sphere_grid_is_even():
     grid = sh.half_sphere_grid(400)
     np.testing.assert_allclose(np.linalg.norm(grid, axis=1), 1)
     assert (grid[:, 2] > 0).all()
-    nearest = np.sort(np.abs(grid @ grid.T), axis=1)[:, -2]
-    spacing = np.arccos(nearest)
-    assert spacing.min() > 0.5 * np.sqrt(2 * np.pi / 400)
+    spacing = np.sqrt(2 * np.pi / 400)
+    neighbour = np.arccos(np.sort(grid @ grid.T, axis=1)[:, -2])
+    assert neighbour.min() > 0.85 * spacing
+    farthest_hole = np.arccos(np.abs(random_directions(20_000) @ grid.T).max(axis=1)).max()
+    assert farthest_hole < 0.8 * spacing
     assert sh.half_sphere_grid(1).shape == (1, 3)
 
 
