@@ -1,0 +1,360 @@
+"""What was measured: data with weights, where each pixel was, and what a pixel's channels respond to."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddf_tomo._checks import FileFormatError, check_shape, choice, integer, message, number
+from ddf_tomo._mumott_file import MumottFile, read_mumott_file, write_mumott_file
+from ddf_tomo._scan_arrays import (
+    as_numpy,
+    block_sums,
+    checked_weights,
+    finite_where_it_counts,
+    floats,
+    join,
+    mask_nonfinite,
+    plain,
+)
+from ddf_tomo.geometry import Geometry, view_indices
+from ddf_tomo.operators import responses
+
+RESPONSES = (
+    "IsotropicResponse",
+    "SaxsResponse",
+    "SecondMomentResponse",
+    "DirectionalVisibilityResponse",
+    "VisibilityResponse",
+    "RankTwoResponse",
+    "RankTwoSaxsResponse",
+)
+NONFINITE = ("raise", "mask")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan:
+    """Data of a tensor tomography scan, with everything needed to reconstruct it; immutable.
+
+    Arrays of float32 or float64 are kept as they are (numpy or torch), not copied; do not change them afterwards.
+
+    Parameters
+    ----------
+    data
+        Signals, shape ``(views, J, K, channels)``. Line integrals along the beam are in units of the voxel's edge.
+    geometry
+        Where each beam and pixel was.
+    response
+        What the channels respond to: `SaxsResponse`, `SecondMomentResponse`, …
+    weights
+        Non-negative weights of the squared residuals, 1/σ² where noise is known; zero masks. Shape of the data, or
+        ``(views, J, K)``, ``(views,)``, or any four axes that broadcast. ``None`` stands for 1.
+    diode
+        Transmission, shape ``(views, J, K)``, where known.
+    voxel_size_m
+        Edge of a voxel (and of a pixel) in metres, where known.
+    title
+        A line for people.
+    provenance
+        Where the data come from and what was done to them; texts and numbers.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, data are not finite where their weight is not zero, weights are negative or all zero,
+        there are no views, or a unit cannot be right.
+    TypeError
+        If an argument is of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ddf_tomo.geometry import Geometry
+    >>> from ddf_tomo.operators.responses import SecondMomentResponse
+    >>> geometry = Geometry.from_angles(np.linspace(0, 3, 5), 0.1, (8, 8, 8), (8, 6))
+    >>> scan = Scan(np.ones((5, 8, 6, 3), np.float32), geometry, SecondMomentResponse(), voxel_size_m=10e-6)
+    >>> scan
+    <Scan: 5 views of 8 × 6 pixels, 3 channels, SecondMomentResponse, volume 8 × 8 × 8>
+    >>> scan[1:3].data.shape, scan.binned(2).data.shape
+    ((2, 8, 6, 3), (5, 4, 3, 3))
+    """
+
+    data: Any
+    geometry: Geometry
+    response: Any
+    weights: Any = None
+    diode: Any = None
+    voxel_size_m: float | None = None
+    title: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.geometry, Geometry):
+            raise TypeError(message("geometry", "a ddf_tomo.Geometry", type(self.geometry).__name__))
+        if not len(self.geometry):
+            raise ValueError(message("geometry", "at least one view", "an empty scan"))
+        if not callable(getattr(self.response, "matrix", None)) or not hasattr(self.response, "channels"):
+            raise TypeError(message("response", "an angular response such as SaxsResponse(...)", repr(self.response)))
+        per_view = _angles_of_views(self.response)
+        if per_view is not None:
+            check_shape(per_view.shape, "response.sensitivity_angles_rad", (len(self.geometry), None))
+        data = floats(self.data, "data")
+        check_shape(data.shape, "data", (len(self.geometry), *self.geometry.detector_shape, self.response.channels))
+        weights = None if self.weights is None else checked_weights(self.weights, data)
+        diode = None if self.diode is None else floats(self.diode, "diode", data)
+        if diode is not None:
+            check_shape(diode.shape, "diode", tuple(data.shape[:3]))
+            diode = finite_where_it_counts(diode, None if weights is None else (weights > 0).any(-1), "diode")
+        if self.voxel_size_m is not None:
+            hint = "the unit is metres: 25 µm are 25e-6"
+            try:
+                size = number(self.voxel_size_m, "voxel_size_m", low=0, high=1, low_open=True)
+            except ValueError as error:
+                raise ValueError(f"{error}. {hint}") from error
+            object.__setattr__(self, "voxel_size_m", size)
+        if not isinstance(self.title, str):
+            raise TypeError(message("title", "a text", repr(self.title)))
+        object.__setattr__(self, "data", finite_where_it_counts(data, weights, "data"))
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "diode", diode)
+        object.__setattr__(self, "provenance", plain(self.provenance))
+
+    # -- ways to make one ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def concatenate(cls, scans: Iterable[Scan]) -> Scan:
+        """One scan from several series of views with one response, volume and detector; title and provenance of the
+        first.
+
+        Raises
+        ------
+        ValueError
+            If they differ in response, shapes, voxel size, or in whether they have a diode.
+        """
+        parts = list(scans)
+        if not parts or not all(isinstance(part, Scan) for part in parts):
+            raise TypeError(message("scans", "at least one Scan, and nothing else", [type(p).__name__ for p in parts]))
+        first, per_view = parts[0], [_angles_of_views(part.response) for part in parts]
+        joined = all(angles is not None for angles in per_view)
+        for part in parts[1:]:
+            for name in ("voxel_size_m",) if joined else ("response", "voxel_size_m"):
+                if getattr(part, name) != getattr(first, name):
+                    raise ValueError(
+                        message(name, f"{getattr(first, name)!r} in every scan", repr(getattr(part, name)))
+                    )
+        if len({part.diode is None for part in parts}) > 1:
+            raise ValueError(message("diode", "a diode in every scan or in none", "some of each"))
+        geometry = Geometry.concatenate(part.geometry for part in parts)
+        some_weights = any(part.weights is not None for part in parts)
+        return replace(
+            first,
+            data=join([part.data for part in parts]),
+            geometry=geometry,
+            response=responses.VisibilityResponse(np.concatenate(per_view)) if joined else first.response,
+            weights=join([part.full_weights() for part in parts]) if some_weights else None,
+            diode=None if first.diode is None else join([part.diode for part in parts]),
+        )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, angles: str = "auto", nonfinite: str = "raise") -> Scan:
+        """Read a file in MUMOTT's HDF5 layout, or one that `write` made; MUMOTT is not needed.
+
+        Parameters
+        ----------
+        path
+            The file.
+        angles
+            Unit of the angles in the file: ``"radians"`` (MUMOTT's), ``"degrees"``, or ``"auto"``, which takes angles
+            beyond ±4π for degrees and warns.
+        nonfinite
+            ``"raise"``, or ``"mask"``: NaN and infinities in data, weights and diode become zeros of zero weight.
+
+        Raises
+        ------
+        FileFormatError
+            If the file is truncated, foreign, or lacks what the layout requires; the message names what.
+        """
+        choice(nonfinite, "nonfinite", NONFINITE)
+        found = read_mumott_file(path, angles)
+        if nonfinite == "mask":
+            mask_nonfinite(found)
+        extras = found.extras
+        try:
+            if "response" in extras:
+                response = response_from_repr(extras["response"])
+            else:
+                response = responses.SaxsResponse(found.detector_angles_rad, two_theta_rad=found.two_theta_rad)
+            provenance = json.loads(extras["provenance"]) if "provenance" in extras else {"source": os.fspath(path)}
+            return cls(
+                found.data,
+                found.geometry,
+                response,
+                weights=found.weights if extras.get("has_weights", True) else None,
+                diode=found.diode if extras.get("has_diode", True) else None,
+                voxel_size_m=extras.get("voxel_size_m"),
+                title=str(extras.get("title", "")),
+                provenance=provenance,
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise FileFormatError(f"{os.fspath(path)}: {error}") from error
+
+    # -- values derived from one --------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def __getitem__(self, views: Any) -> Scan:
+        """The scan of some views: an index, a slice, an index array or a boolean mask."""
+        chosen = np.ascontiguousarray(view_indices(views, len(self)))
+        # Slices stay views of the same memory, index arrays cannot.
+        index: Any = views if isinstance(views, slice) and (views.step or 1) > 0 else chosen
+        weights = self.weights
+        if weights is not None and len(weights) > 1:
+            weights = weights[index]
+        return replace(
+            self,
+            data=self.data[index],
+            geometry=self.geometry[chosen],
+            response=self.response.views(chosen) if hasattr(self.response, "views") else self.response,
+            weights=weights,
+            diode=None if self.diode is None else self.diode[index],
+        )
+
+    def full_weights(self) -> Any:
+        """Weights of the data's shape and kind; a copy, or a read-only expansion."""
+        if isinstance(self.data, torch.Tensor):
+            ones = torch.ones(1, dtype=self.data.dtype, device=self.data.device)
+            return (ones if self.weights is None else self.weights).expand(self.data.shape)
+        return np.broadcast_to(np.ones(1, self.data.dtype) if self.weights is None else self.weights, self.data.shape)
+
+    def binned(self, factor: int) -> Scan:
+        """The scan with ``factor × factor`` pixels averaged, with voxels ``factor`` times as large.
+
+        Data are averaged with their weights and weights add up, as inverse variances do; a bin without weight is
+        masked. Line integrals count larger voxels: reconstructed coefficients are per *new* voxel edge.
+        """
+        factor = integer(factor, "factor", low=1, high=min(self.geometry.detector_shape))
+        if factor == 1:
+            return self
+        if self.weights is None:
+            data, weights = block_sums(self.data, factor) / factor**2, None
+        else:
+            full = self.full_weights()
+            weights = block_sums(full, factor)
+            # A mean of plain data where nothing has weight: any finite number will do.
+            data = block_sums(self.data * full, factor) / (weights + (weights == 0))
+        return replace(
+            self,
+            data=data,
+            geometry=self.geometry.binned(factor),
+            weights=weights,
+            diode=None if self.diode is None else (block_sums(self.diode[..., None], factor) / factor**2)[..., 0],
+            voxel_size_m=None if self.voxel_size_m is None else self.voxel_size_m * factor,
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write MUMOTT's HDF5 layout, which MUMOTT 2.3 reads to the same data and geometry.
+
+        Response, voxel size, title and provenance go to a group that MUMOTT does not look at. For other responses than
+        `SaxsResponse` MUMOTT sees placeholder detector angles, evenly spaced over half a circle.
+
+        Raises
+        ------
+        ValueError
+            If frames are of both hands, which MUMOTT's layout cannot hold.
+        TypeError
+            If the response is not one of the package's own.
+        """
+        try:
+            stored = response_from_repr(repr(self.response)) == self.response
+        except FileFormatError:
+            stored = False
+        if not stored:
+            raise TypeError(
+                message("response", "one of the package's own responses, to be stored", repr(self.response))
+            )
+        saxs = isinstance(self.response, responses.SaxsResponse)
+        channels = self.data.shape[-1]
+        extras = {
+            "response": repr(self.response),
+            "title": self.title,
+            "provenance": json.dumps(self.provenance),
+            "has_weights": self.weights is not None,
+            "has_diode": self.diode is not None,
+        }
+        if self.voxel_size_m is not None:
+            extras["voxel_size_m"] = self.voxel_size_m
+        contents = MumottFile(
+            as_numpy(self.data),
+            None if self.weights is None else as_numpy(self.full_weights()),
+            None if self.diode is None else as_numpy(self.diode),
+            self.geometry,
+            np.asarray(self.response.detector_angles_rad) if saxs else np.arange(channels) * np.pi / channels,
+            np.atleast_1d(self.response.two_theta_rad).astype(float) if saxs else np.zeros(1),
+            extras,
+        )
+        write_mumott_file(path, contents)
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        rows, columns = self.geometry.detector_shape
+        volume = " × ".join(map(str, self.geometry.volume_shape))
+        return (
+            f"<Scan: {len(self)} views of {rows} × {columns} pixels, {self.data.shape[-1]} channels, "
+            f"{type(self.response).__name__}, volume {volume}>"
+        )
+
+    def summary(self) -> str:
+        """A few lines for a person: data, weights, units, geometry, where it comes from."""
+        data = as_numpy(self.data)
+        lines = [repr(self), f"title: {self.title}"] if self.title else [repr(self)]
+        lines.append(f"data ({data.dtype}): {data.min():.4g} … {data.max():.4g}, mean {data.mean():.4g}")
+        if self.weights is None:
+            lines.append("weights: none")
+        else:
+            weights = as_numpy(self.weights)
+            masked = np.count_nonzero(weights == 0) / weights.size
+            lines.append(f"weights: {weights.min():.4g} … {weights.max():.4g}, {masked:.1%} of them masked")
+        lines.append("voxel size: " + ("unknown" if self.voxel_size_m is None else f"{self.voxel_size_m * 1e6:.4g} µm"))
+        lines.append("diode: " + ("none" if self.diode is None else f"mean {float(self.diode.mean()):.4g}"))
+        lines += [self.geometry.summary(), *(f"{key}: {value}" for key, value in self.provenance.items())]
+        return "\n".join(lines)
+
+
+def _angles_of_views(response: Any) -> Any:
+    """Sensitivity angles ``(views, channels)`` of a grating that turns with the views, else ``None``."""
+    angles = np.array(getattr(response, "sensitivity_angles_rad", ()))
+    return angles if angles.ndim == 2 else None
+
+
+def response_from_repr(text: str) -> Any:
+    """A response from its ``repr``; nothing but the package's responses with plain numbers is ever evaluated.
+
+    Raises
+    ------
+    FileFormatError
+        If the text is anything else.
+
+    Examples
+    --------
+    >>> response_from_repr("SecondMomentResponse()")
+    SecondMomentResponse()
+    """
+    expected = "one of the package's responses with plain numbers"
+    try:
+        call = ast.parse(str(text), mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in RESPONSES:
+            raise FileFormatError(message("response", expected, repr(text)))
+        positional = [ast.literal_eval(argument) for argument in call.args]
+        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return getattr(responses, call.func.id)(*positional, **named)
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        raise FileFormatError(message("response", expected, f"{str(text)[:200]!r} ({error})")) from error
