@@ -18,6 +18,7 @@ def cgls(
     *,
     weights: Any = None,
     tikhonov: float = 0.0,
+    penalty: LinearOperator | None = None,
     iterations: int = 30,
     noise_level: float | None = None,
     tolerance: float = 0.0,
@@ -25,7 +26,7 @@ def cgls(
     callback: Callback | None = None,
     progress: bool | None = None,
 ) -> Solution:
-    """Minimise ``|W^(1/2) (A x - y)|² + tikhonov · |x|²``.
+    """Minimise ``|W^(1/2) (A x - y)|² + tikhonov · |L x|²``.
 
     Early iterations fit the large structures, late ones the noise; the number of iterations regularises as much as
     ``tikhonov`` does. If the noise is known, stop there: ``noise_level`` does (discrepancy principle, Morozov 1966).
@@ -39,7 +40,9 @@ def cgls(
     weights
         Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum.
     tikhonov
-        Weight of the penalty on ``|x|²``, in units of weights × (data / solution)².
+        Weight of the penalty, in units of weights × (data / solution)².
+    penalty
+        The operator ``L``, for example `ddf_tomo.priors.Differences` for smoothness; by default the identity.
     iterations
         Largest number of iterations.
     noise_level
@@ -86,12 +89,19 @@ def cgls(
     def weighted(data: torch.Tensor) -> torch.Tensor:
         return data if weights is None else weights * data
 
+    def penalised(z: torch.Tensor) -> torch.Tensor:
+        return z if penalty is None else penalty.T(penalty(z))
+
+    def gradient(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        back = A.T(weighted(r))
+        return back - tikhonov * penalised(x) if tikhonov else back
+
     if x0 is None:
         x, r = torch.zeros_like(A.T(y)), y.clone()
     else:
         x = as_tensor(x0, "x0").to(y).clone()
         r = y - A(x)
-    s = A.T(weighted(r)) - tikhonov * x
+    s = gradient(x, r)
     p = s.clone()
     gamma = gamma_start = _dot(s, s)
     residuals = [math.sqrt(_dot(half_weighted(r), half_weighted(r)))]
@@ -101,14 +111,14 @@ def cgls(
 
     for iteration, show in iterations_with_progress(iterations, "CGLS", progress):
         q = A(p)
-        curvature = _dot(q, weighted(q)) + tikhonov * _dot(p, p)
+        curvature = _dot(q, weighted(q)) + (tikhonov * _dot(p, penalised(p)) if tikhonov else 0.0)
         if not curvature > 0:
             stopped_by = "convergence"
             break
         alpha = gamma / curvature
         x += alpha * p
         r -= alpha * q
-        s = A.T(weighted(r)) - tikhonov * x
+        s = gradient(x, r)
         gamma, beta = (new := _dot(s, s)), new / gamma
         p = s + beta * p
         residuals.append(math.sqrt(_dot(r, weighted(r))))
