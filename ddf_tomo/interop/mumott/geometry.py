@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,9 +19,8 @@ from ddf_tomo._mumott_frames import (
     stage_angles,
 )
 from ddf_tomo.geometry import Geometry
-
-if TYPE_CHECKING:
-    from ddf_tomo.operators.responses import SaxsResponse
+from ddf_tomo.operators.circle import covers_full_circle
+from ddf_tomo.operators.responses import SaxsResponse
 
 
 class MumottFaultWarning(UserWarning):
@@ -78,6 +77,11 @@ def geometry_from(
 def response_from(mumott_geometry: Any) -> SaxsResponse:
     """The detector segments of a ``mumott.Geometry``, with angles that run from j towards k.
 
+    Warns
+    -----
+    MumottFaultWarning
+        If MUMOTT's judgement of what the segments cover cannot be right.
+
     Examples
     --------
     >>> import mumott
@@ -86,14 +90,20 @@ def response_from(mumott_geometry: Any) -> SaxsResponse:
     >>> response_from(theirs).channels
     3
     """
-    from ddf_tomo.operators.responses import SaxsResponse
-
     _, j_0, k_0 = _directions(mumott_geometry)
     origin, positive_90 = mumott_geometry.detector_direction_origin, mumott_geometry.detector_direction_positive_90
     angles = angles_from_j_to_k(mumott_geometry.detector_angles, origin, positive_90, j_0, k_0)
-    return SaxsResponse(
-        angles, two_theta_rad=mumott_geometry.two_theta, full_circle=bool(mumott_geometry.full_circle_covered)
-    )
+    full_circle = bool(mumott_geometry.full_circle_covered)
+    judged = covers_full_circle(angles)
+    if len(angles) <= 3 and judged != full_circle:
+        warnings.warn(
+            f"full_circle_covered={full_circle} does not go with {len(angles)} detector angles "
+            f"{np.round(angles, 4).tolist()} (MUMOTT 2.3 misjudges up to three segments); {judged} is used",
+            MumottFaultWarning,
+            stacklevel=2,
+        )
+        full_circle = judged
+    return SaxsResponse(angles, mumott_geometry.two_theta, full_circle)
 
 
 def to_geometry(

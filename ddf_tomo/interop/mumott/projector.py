@@ -47,7 +47,7 @@ class Projector(_base.Projector):
 
     Examples
     --------
-    >>> from ddf_tomo import Geometry
+    >>> from ddf_tomo.geometry import Geometry
     >>> from ddf_tomo.interop.mumott import to_geometry
     >>> projector = Projector(to_geometry(Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 4), (4, 5))))
     >>> projector.forward(np.ones((4, 4, 4, 6), np.float32)).shape

@@ -1,0 +1,111 @@
+"""Scans as MUMOTT's data containers, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddf_tomo._checks import message, neighbour
+from ddf_tomo._scan_arrays import as_numpy
+from ddf_tomo.interop.mumott.geometry import geometry_from, response_from, to_geometry
+from ddf_tomo.scan import Scan
+
+
+def scan_from(data_container: Any, response: Any = None, **options: Any) -> Scan:
+    """The scan in a ``mumott.data_handling.DataContainer``.
+
+    Data are shared, not copied, where MUMOTT holds them one view after the other in one block of memory, as
+    `to_data_container` leaves them; weights and diode are copied, because MUMOTT's pipelines write into them.
+
+    Parameters
+    ----------
+    data_container
+        MUMOTT's container (or anything with ``projections`` and ``geometry``).
+    response
+        What the channels respond to; the default is a `SaxsResponse` of MUMOTT's detector segments.
+    **options
+        ``voxel_size_m``, ``title``, ``provenance`` of the `Scan`.
+
+    Raises
+    ------
+    ValueError
+        If the container is empty or its data are not loaded.
+
+    Examples
+    --------
+    >>> from ddf_tomo.geometry import Geometry
+    >>> from ddf_tomo.operators.responses import SecondMomentResponse
+    >>> geometry = Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 4), (4, 5))
+    >>> scan = Scan(np.ones((2, 4, 5, 3)), geometry, SecondMomentResponse())
+    >>> again = scan_from(to_data_container(scan), SecondMomentResponse())
+    >>> np.shares_memory(again.data, scan.data), again.geometry == geometry
+    (True, True)
+    """
+    projections = list(data_container.projections)
+    if not projections:
+        raise ValueError(message("data_container", "at least one projection", "none"))
+    if not all(projection.data.ndim == 3 for projection in projections):
+        raise ValueError(message("data_container", "projections with data", "one without (skip_data=True?)"))
+    data = _stacked([projection.data for projection in projections])
+    weights = np.stack([_weights(projection.weights, data) for projection in projections])
+    diodes = [projection.diode for projection in projections]
+    has_diode = all(diode.shape == data.shape[1:3] for diode in diodes)
+    return Scan(
+        data,
+        geometry_from(data_container.geometry, detector_shape=data.shape[1:3]),
+        response_from(data_container.geometry) if response is None else response,
+        weights=None if (weights == 1).all() else weights,
+        diode=np.stack(diodes) if has_diode else None,
+        **options,
+    )
+
+
+def to_data_container(scan: Scan) -> Any:
+    """A ``mumott.data_handling.DataContainer`` of a scan, for MUMOTT's pipelines.
+
+    Data are shared with the scan; weights and diode are copies, because MUMOTT's pipelines write into them (ones, where
+    the scan has none). For other responses than `SaxsResponse` use `ResponseBasisSet` in the pipeline.
+
+    Raises
+    ------
+    ValueError
+        If the scan's frames are of both hands.
+    """
+    container = neighbour("mumott.data_handling").DataContainer()
+    stack = neighbour("mumott.core.projection_stack")
+    geometry = to_geometry(scan.geometry, scan.response)
+    data, weights = as_numpy(scan.data), np.array(as_numpy(scan.full_weights()))
+    diode = np.ones(data.shape[:3], data.dtype) if scan.diode is None else np.array(as_numpy(scan.diode))
+    for view in range(len(scan)):
+        container.append(stack.Projection(data[view], diode[view], weights[view], **geometry[view]._asdict()))
+    theirs = container.geometry
+    for name in ("p_direction_0", "j_direction_0", "k_direction_0"):
+        setattr(theirs, name, getattr(geometry, name))
+    for name in ("detector_direction_origin", "detector_direction_positive_90", "detector_angles", "two_theta"):
+        setattr(theirs, name, getattr(geometry, name))
+    theirs.volume_shape, theirs.full_circle_covered = geometry.volume_shape, geometry.full_circle_covered
+    return container
+
+
+def _weights(weights: NDArray[Any], data: NDArray[Any]) -> NDArray[Any]:
+    """Weights of one projection, of the data's shape; MUMOTT also holds them without a last axis, or not at all."""
+    if not weights.size:
+        return np.ones(data.shape[1:], data.dtype)
+    return np.broadcast_to(weights[..., None] if weights.ndim == 2 else weights, data.shape[1:])
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays along a new first axis: a view, where they already lie evenly spaced in one block of memory."""
+    first, base = arrays[0], arrays[0].base
+    alike = all(a.shape == first.shape and a.strides == first.strides and a.dtype == first.dtype for a in arrays)
+    if base is None or not alike or any(a.base is not base for a in arrays):
+        return np.stack(arrays)
+    steps = np.diff([a.__array_interface__["data"][0] for a in arrays])
+    if len(arrays) == 1:
+        return first[None]
+    if not (steps == steps[0]).all() or steps[0] <= 0:
+        return np.stack(arrays)
+    return np.lib.stride_tricks.as_strided(first, (len(arrays), *first.shape), (int(steps[0]), *first.strides))
