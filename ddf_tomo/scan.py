@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,9 @@ import torch
 
 from ddf_tomo._checks import FileFormatError, check_shape, choice, integer, message, number
 from ddf_tomo._mumott_file import MumottFile, read_mumott_file, write_mumott_file
+from ddf_tomo._response_text import response_from_repr
 from ddf_tomo._scan_arrays import (
+    arrays_from_maps,
     as_numpy,
     block_sums,
     checked_weights,
@@ -27,15 +28,6 @@ from ddf_tomo._scan_arrays import (
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators import responses
 
-RESPONSES = (
-    "IsotropicResponse",
-    "SaxsResponse",
-    "SecondMomentResponse",
-    "DirectionalVisibilityResponse",
-    "VisibilityResponse",
-    "RankTwoResponse",
-    "RankTwoSaxsResponse",
-)
 NONFINITE = ("raise", "mask")
 
 
@@ -160,6 +152,68 @@ class Scan:
             response=responses.VisibilityResponse(np.concatenate(per_view)) if joined else first.response,
             weights=join([part.full_weights() for part in parts]) if some_weights else None,
             diode=None if first.diode is None else join([part.diode for part in parts]),
+        )
+
+    @classmethod
+    def from_maps(
+        cls,
+        maps: Any,
+        geometry: Geometry,
+        *,
+        unit_rad2: float = 1e-12,
+        weighted: bool = True,
+        voxel_size_m: float | None = None,
+        title: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Scan:
+        """A second-moment scan from the maps of all views, as `ddf_tomo.retrieval.retrieve` gives them.
+
+        The data are the scattering covariance ``Θ = C (pixel_size/distance)²``, in units of ``unit_rad2``: the default
+        of 1 µrad² brings them near 1, where float32 is at ease. Reconstructed coefficients are then in µrad² per voxel
+        edge: multiply by ``unit_rad2 / voxel_size_m`` for rad²/m. The unit is noted in the provenance. Weights are
+        1/σ² in the same unit, and zero where a map is not valid; transmission becomes the diode.
+
+        Parameters
+        ----------
+        maps
+            `Maps` of shape ``(views, J, K)``, or a sequence of them, each of one view ``(J, K)`` or of several.
+        geometry
+            Where each beam and pixel was; maps' rows run along j, columns along k.
+        unit_rad2
+            Unit of the data in rad².
+        weighted
+            ``False`` ignores the standard errors and only masks.
+        voxel_size_m
+            Edge of a voxel; the default is the maps' pixel size, which holds in a parallel beam.
+        title, provenance
+            As in `Scan`.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, pixel size or distance are missing, pixel sizes differ, a standard error of a valid
+            pixel is not positive, or nothing is valid.
+
+        Examples
+        --------
+        >>> from ddf_tomo.retrieval.maps import Maps
+        >>> one, three = np.ones((2, 4, 5)), np.ones((2, 4, 5, 3))
+        >>> maps = Maps(one, three[..., :2], three, 0 * one, one, three[..., :2], three, one, one, one > 0, 1e-5, 1.0)
+        >>> scan = Scan.from_maps(maps, Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 5), (4, 5)))
+        >>> float(scan.data[0, 0, 0, 0].round(6)), scan.voxel_size_m  # (10 µrad)² where C is one square pixel
+        (100.0, 1e-05)
+        """
+        unit = number(unit_rad2, "unit_rad2", low=0, low_open=True)
+        theta, weights, transmission, pixel_size_m = arrays_from_maps(maps, unit, weighted)
+        return cls(
+            theta,
+            geometry,
+            responses.SecondMomentResponse(),
+            weights=weights,
+            diode=transmission,
+            voxel_size_m=pixel_size_m if voxel_size_m is None else voxel_size_m,
+            title=title,
+            provenance={"data_unit": f"{unit:g} rad^2", **(provenance or {})},
         )
 
     @classmethod
@@ -333,28 +387,3 @@ def _angles_of_views(response: Any) -> Any:
     """Sensitivity angles ``(views, channels)`` of a grating that turns with the views, else ``None``."""
     angles = np.array(getattr(response, "sensitivity_angles_rad", ()))
     return angles if angles.ndim == 2 else None
-
-
-def response_from_repr(text: str) -> Any:
-    """A response from its ``repr``; nothing but the package's responses with plain numbers is ever evaluated.
-
-    Raises
-    ------
-    FileFormatError
-        If the text is anything else.
-
-    Examples
-    --------
-    >>> response_from_repr("SecondMomentResponse()")
-    SecondMomentResponse()
-    """
-    expected = "one of the package's responses with plain numbers"
-    try:
-        call = ast.parse(str(text), mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in RESPONSES:
-            raise FileFormatError(message("response", expected, repr(text)))
-        positional = [ast.literal_eval(argument) for argument in call.args]
-        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        return getattr(responses, call.func.id)(*positional, **named)
-    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
-        raise FileFormatError(message("response", expected, f"{str(text)[:200]!r} ({error})")) from error

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from ddf_tomo._checks import FileFormatError
 from ddf_tomo._files import replaced_when_complete
+from ddf_tomo._response_text import response_from_repr
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.responses import (
     DirectionalVisibilityResponse,
@@ -24,7 +25,8 @@ from ddf_tomo.operators.responses import (
     VisibilityResponse,
 )
 from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.scan import Scan, response_from_repr
+from ddf_tomo.retrieval.maps import Maps
+from ddf_tomo.scan import Scan
 
 MOMENT = SecondMomentResponse()
 
@@ -634,3 +636,83 @@ def test_damaged_extras_are_named(tmp_path, attribute, value):
         file["ddf_tomo"].attrs[attribute] = value
     with pytest.raises(FileFormatError, match=r"scan.h5"):
         Scan.read(tmp_path / "scan.h5")
+
+
+# -- maps of a retrieval ----------------------------------------------------------------------------------------------
+
+
+def some_maps(shape=(4, 6, 5), library=np.asarray, seed=0, **changes):
+    generator = np.random.default_rng(seed)
+    values = {
+        "transmission": generator.uniform(0.5, 1, shape),
+        "displacement": np.zeros((*shape, 2)),
+        "covariance": generator.normal(size=(*shape, 3)),
+        "background": np.zeros(shape),
+        "transmission_error": np.ones(shape),
+        "displacement_error": np.ones((*shape, 2)),
+        "covariance_error": generator.uniform(0.1, 1, (*shape, 3)),
+        "background_error": np.ones(shape),
+        "residual": np.zeros(shape),
+        "valid": np.ones(shape, bool),
+    }
+    lengths = {"pixel_size_m": 1e-5, "distance_m": 2.0}
+    arrays = {name: library(array) for name, array in (values | changes).items() if name not in lengths}
+    return Maps(**arrays, **{name: changes.get(name, length) for name, length in lengths.items()})
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_maps_become_second_moments_in_square_microradians(library):
+    valid = np.ones((4, 6, 5), bool)
+    valid[1, 2, 3] = False
+    maps = some_maps(library=library, valid=valid)
+    scan = Scan.from_maps(maps, some_geometry(), title="rods", provenance={"source": "here"})
+    unit = (1e-5 / 2.0) ** 2 / 1e-12  # square pixels in µrad²
+    np.testing.assert_allclose(scan.data, np.asarray(maps.covariance) * unit, rtol=1e-12)
+    expected = 1 / (np.asarray(maps.covariance_error) * unit) ** 2
+    expected[1, 2, 3] = 0
+    np.testing.assert_allclose(scan.weights, expected, rtol=1e-12)
+    np.testing.assert_array_equal(scan.diode, maps.transmission)
+    assert scan.response == SecondMomentResponse()
+    assert scan.voxel_size_m == 1e-5
+    assert scan.provenance == {"data_unit": "1e-12 rad^2", "source": "here"}
+    assert scan.title == "rods"
+    assert isinstance(scan.data, type(maps.covariance))
+    plain = Scan.from_maps(maps, some_geometry(), weighted=False, unit_rad2=1.0, voxel_size_m=2e-6)
+    np.testing.assert_allclose(plain.data, np.asarray(maps.covariance) * 25e-12, rtol=1e-12)
+    np.testing.assert_array_equal(plain.full_weights()[..., 0], valid)
+    assert plain.voxel_size_m == 2e-6
+
+
+def test_maps_view_by_view_or_in_batches():
+    parts = [some_maps((6, 5), seed=1), some_maps((2, 6, 5), seed=2), some_maps((6, 5), seed=3)]
+    scan = Scan.from_maps(parts, some_geometry())
+    assert_same(scan[1:3], Scan.from_maps(parts[1], some_geometry()[1:3]))
+    np.testing.assert_array_equal(scan[3].diode[0], parts[2].transmission)
+
+
+def test_errors_of_infinity_have_no_weight_and_hide_anything():
+    errors, covariance = np.ones((4, 6, 5, 3)), np.ones((4, 6, 5, 3))
+    errors[0, 0, 0], covariance[0, 0, 0] = np.inf, np.nan
+    scan = Scan.from_maps(some_maps(covariance_error=errors, covariance=covariance), some_geometry())
+    assert scan.weights[0, 0, 0].tolist() == [0, 0, 0]
+    assert scan.data[0, 0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("maps", "error", "words"),
+    [
+        ([], TypeError, "maps: expected Maps, or a sequence of them"),
+        ([3], TypeError, "maps: expected Maps"),
+        (some_maps(pixel_size_m=None), ValueError, "pixel_size_m: expected a length in metres"),
+        ([some_maps((2, 6, 5)), some_maps((2, 6, 5), pixel_size_m=2e-5)], ValueError, "one pixel size in all maps"),
+        (some_maps((3, 6, 5)), ValueError, "data: expected shape"),
+        (some_maps(covariance_error=np.zeros((4, 6, 5, 3))), ValueError, "covariance_error: expected positive"),
+        (some_maps(covariance_error=np.full((4, 6, 5, 3), np.nan)), ValueError, "covariance_error: expected positive"),
+        (some_maps(valid=np.zeros((4, 6, 5), bool)), ValueError, "at least one weight above zero"),
+    ],
+)
+def test_maps_that_make_no_scan(maps, error, words):
+    with pytest.raises(error, match=words):
+        Scan.from_maps(maps, some_geometry())
+    with pytest.raises(ValueError, match="unit_rad2"):
+        Scan.from_maps(maps, some_geometry(), unit_rad2=0)
