@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,18 @@ from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, 
 
 
 class AngularResponse(ABC):
-    """What a modality has to say about itself: its channels, and one matrix for each view."""
+    """What a modality has to say about itself: its channels, and one matrix for each view.
+
+    Attributes
+    ----------
+    highest_order
+        Order above which the response sees nothing, whatever the views; None where there is no such order.
+    of_harmonics
+        Whether the coefficients are those of even-order harmonics (else the six numbers of a tensor).
+    """
+
+    highest_order: ClassVar[int | None] = None
+    of_harmonics: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -54,6 +65,33 @@ class AngularResponse(ABC):
     def views(self, indices: Any) -> AngularResponse:
         """The response of some views of the scan; the same object unless it differs from view to view."""
         return self
+
+    def in_any_view(self) -> AngularResponse:
+        """A response with the channels that occur in any view, for beams that were not measured."""
+        return self
+
+
+@dataclass(frozen=True)
+class IsotropicResponse(AngularResponse):
+    """One channel that knows no direction: the mean over the sphere, which is the coefficient of ℓ = 0.
+
+    The response of absorption, whose line integrals are the scalar case of tensor tomography.
+
+    Examples
+    --------
+    >>> geometry = Geometry.from_angles(0.0, 0.0, (8, 8, 8), (8, 8))
+    >>> IsotropicResponse().matrix(geometry, 2).tolist()
+    [[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]]
+    """
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+    def matrix(self, geometry: Geometry, ell_max: int = 0) -> Tensor:
+        matrix = torch.zeros(len(geometry), 1, coefficient_count(even_order(ell_max)), dtype=torch.float64)
+        matrix[..., 0] = 1
+        return matrix
 
 
 class _AcrossBeam(AngularResponse):
@@ -227,6 +265,7 @@ class VisibilityResponse(AngularResponse):
     """
 
     sensitivity_angles_rad: ArrayLike
+    highest_order: ClassVar[int | None] = 4
 
     def __post_init__(self) -> None:
         angles = np.atleast_1d(real_array(self.sensitivity_angles_rad, "sensitivity_angles_rad"))
@@ -242,6 +281,13 @@ class VisibilityResponse(AngularResponse):
     def views(self, indices: Any) -> VisibilityResponse:
         angles = np.array(self.sensitivity_angles_rad)
         return self if angles.ndim == 1 else VisibilityResponse(angles[view_indices(indices, len(angles))])
+
+    def in_any_view(self) -> VisibilityResponse:
+        angles = np.array(self.sensitivity_angles_rad)
+        # The weight is quadratic in t: angles π apart are one channel, and 16 span what any number of them spans.
+        distinct = np.unique(np.mod(np.mod(angles, np.pi).round(6), round(np.pi, 6)))
+        chosen = distinct[np.unique(np.linspace(0, len(distinct) - 1, 16, dtype=int))]
+        return self if angles.ndim == 1 else VisibilityResponse(chosen)
 
     def matrix(self, geometry: Geometry, ell_max: int) -> Tensor:
         """As in `AngularResponse.matrix`; warns above ``ell_max = 4``, where the further columns are zero.
@@ -273,6 +319,9 @@ class VisibilityResponse(AngularResponse):
 
 class _OfTensor(AngularResponse):
     """A response to the six numbers ``(xx, xy, xz, yy, yz, zz)`` of a symmetric tensor Σ instead of to harmonics."""
+
+    highest_order: ClassVar[int | None] = 2
+    of_harmonics: ClassVar[bool] = False
 
     @abstractmethod
     def vector_pairs(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

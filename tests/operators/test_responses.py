@@ -15,6 +15,7 @@ from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators import rank_two as r2
 from ddf_tomo.operators.responses import (
     DirectionalVisibilityResponse,
+    IsotropicResponse,
     RankTwoResponse,
     RankTwoSaxsResponse,
     SaxsResponse,
@@ -22,13 +23,14 @@ from ddf_tomo.operators.responses import (
     VisibilityResponse,
 )
 from ddf_tomo.operators.rotation import rotate
-from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate
+from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, sphere_quadrature
 
 HALF = np.arange(7) * np.pi / 7
 RESPONSES = [
     SaxsResponse(HALF),
     SaxsResponse(np.arange(6) * np.pi / 3 + 0.1, [0.0, 0.3]),
     SecondMomentResponse(),
+    IsotropicResponse(),
     DirectionalVisibilityResponse(HALF, 1.0),
     VisibilityResponse([0.0, 0.5, 1.4]),
     RankTwoResponse(),
@@ -131,6 +133,12 @@ def test_second_moment_is_the_integral_over_the_circle(ell_max):
         np.testing.assert_allclose(matrix[view], integral(integrand, 0, 2 * np.pi), atol=1e-10)
 
 
+def test_isotropic_response_is_the_mean_over_the_sphere():
+    directions, weights = sphere_quadrature(8)
+    matrix = IsotropicResponse().matrix(random_geometry(2), 4)
+    np.testing.assert_allclose(matrix, np.broadcast_to(weights @ evaluate(directions, 4), (2, 1, 15)), atol=1e-14)
+
+
 def test_isotropic_function_gives_the_unit_matrix():
     geometry = random_geometry(4)
     unit = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(4, 3)
@@ -213,7 +221,11 @@ def test_visibility_angles_of_each_view_follow_the_views():
     )
     with pytest.raises(ValueError, match=r"shape \(4, 2\)"):
         response.matrix(geometry[:4], 2)
+    np.testing.assert_allclose(
+        VisibilityResponse([[0.1], [np.pi + 0.1]]).in_any_view().sensitivity_angles_rad, [0.1], atol=1e-6
+    )
     constant = VisibilityResponse([0.1])
+    assert constant.in_any_view() is constant
     assert constant.views(slice(2)) is constant
     assert RESPONSES[0].views([0]) is RESPONSES[0]
 
@@ -236,7 +248,7 @@ def test_rank_two_is_the_block_across_the_beam_and_the_mapped_second_moment(tens
         assert signal[view, azimuth] == pytest.approx(evaluate(e, 2) @ harmonic.numpy(), abs=1e-12)
 
 
-@pytest.mark.parametrize("response", RESPONSES[:5], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("response", RESPONSES[:6], ids=lambda r: type(r).__name__)
 def test_turning_sample_and_function_together_changes_nothing(response):
     geometry, matrix = random_geometry(3, 8), Rotation.random(rng=4).as_matrix()
     turned = Geometry(geometry.p @ matrix.T, geometry.j @ matrix.T, geometry.k @ matrix.T, 0.0, 0.0, (4, 4, 4), (4, 4))
