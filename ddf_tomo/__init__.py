@@ -7,25 +7,46 @@ turns frames into maps, `solvers` and `reconstruct` turn scans into volumes, `in
 from ddf_tomo._checks import FileFormatError
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators import (
+    DirectionalVisibilityResponse,
+    IsotropicResponse,
     LinearOperator,
+    RankTwoResponse,
+    RankTwoSaxsResponse,
+    SaxsResponse,
+    SecondMomentResponse,
     TensorXRayTransform,
+    VisibilityResponse,
     XRayTransform,
     check_adjoint,
     check_linear,
+    observability,
     stack,
     wrap,
 )
+from ddf_tomo.reconstruction import Reconstruction, reconstruct
+from ddf_tomo.scan import Scan
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DirectionalVisibilityResponse",
     "FileFormatError",
     "Geometry",
+    "IsotropicResponse",
     "LinearOperator",
+    "RankTwoResponse",
+    "RankTwoSaxsResponse",
+    "Reconstruction",
+    "SaxsResponse",
+    "Scan",
+    "SecondMomentResponse",
     "TensorXRayTransform",
+    "VisibilityResponse",
     "XRayTransform",
     "check_adjoint",
     "check_linear",
+    "observability",
+    "reconstruct",
     "stack",
     "wrap",
 ]

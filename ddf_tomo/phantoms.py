@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import check_shape, even_order, integer, message, number, real_array, size_tuple
 from ddf_tomo.geometry import Geometry
@@ -62,7 +62,7 @@ def tilt_series(
     return Geometry.concatenate(series)
 
 
-def zonal(directions: NDArray[np.float64], legendre: Sequence[float]) -> NDArray[np.float64]:
+def zonal(directions: NDArray[np.float64], legendre: ArrayLike) -> NDArray[np.float64]:
     """Coefficients of functions symmetric about ``directions``: ``f(q) = Σ_l legendre[l/2] P_l(q · n)``, even l.
 
     By the addition theorem ``c_lm = legendre[l/2] Y_lm(n) / (2l + 1)`` for harmonics of mean square 1.
@@ -80,8 +80,10 @@ def zonal(directions: NDArray[np.float64], legendre: Sequence[float]) -> NDArray
     >>> zonal(np.array([0.0, 0.0, 1.0]), [1.0, 1.0]).round(4).tolist()  # 1 + P2(q_z) = 1/2 + 3/2 q_z²
     [1.0, 0.0, 0.0, 0.4472, 0.0, 0.0]
     """
-    ell, _ = orders(2 * len(legendre) - 2)
-    return evaluate(directions, 2 * len(legendre) - 2) * (np.asarray(legendre)[ell // 2] / (2 * ell + 1))
+    amplitudes = real_array(legendre, "legendre", (None,))
+    ell, _ = orders(2 * len(amplitudes) - 2)
+    factors: NDArray[np.float64] = amplitudes[ell // 2] / (2 * ell + 1)
+    return evaluate(directions, 2 * len(amplitudes) - 2) * factors
 
 
 # f = isotropic + 15/8 (1 - t²)², t = q·n: what fibres along n scatter, brightest in the plane across them; of degree 4,

@@ -2,8 +2,38 @@
 
 from ddf_tomo.operators.base import LinearOperator, stack
 from ddf_tomo.operators.checks import check_adjoint, check_linear
+from ddf_tomo.operators.observability import Observability, automatic_ell_max, observability
+from ddf_tomo.operators.responses import (
+    AngularResponse,
+    DirectionalVisibilityResponse,
+    IsotropicResponse,
+    RankTwoResponse,
+    RankTwoSaxsResponse,
+    SaxsResponse,
+    SecondMomentResponse,
+    VisibilityResponse,
+)
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
 
-__all__ = ["LinearOperator", "TensorXRayTransform", "XRayTransform", "check_adjoint", "check_linear", "stack", "wrap"]
+__all__ = [
+    "AngularResponse",
+    "DirectionalVisibilityResponse",
+    "IsotropicResponse",
+    "LinearOperator",
+    "Observability",
+    "RankTwoResponse",
+    "RankTwoSaxsResponse",
+    "SaxsResponse",
+    "SecondMomentResponse",
+    "TensorXRayTransform",
+    "VisibilityResponse",
+    "XRayTransform",
+    "automatic_ell_max",
+    "check_adjoint",
+    "check_linear",
+    "observability",
+    "stack",
+    "wrap",
+]
