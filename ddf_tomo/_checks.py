@@ -24,6 +24,9 @@ INSTALL_LINES = {
     "skimage": "pip install scikit-image",
 }
 
+# What conversions to numbers raise; the last one is torch's.
+NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
+
 
 class FileFormatError(ValueError):
     """A file that is truncated, foreign, or lacks what its layout requires."""
@@ -46,8 +49,9 @@ def real_array(
     """A real, finite array of the given shape (``None`` matches any length); always a copy of the caller's data."""
     try:
         is_complex = np.iscomplexobj(value)
-        array: NDArray[Any] = np.array(() if is_complex else value, dtype=dtype, order="C")
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises the last one
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is told below
+            array: NDArray[Any] = np.array(() if is_complex else value, dtype=dtype, order="C")
+    except NOT_NUMBERS as error:
         raise TypeError(message(argument, "real numbers in a regular array", type(value).__name__)) from error
     if is_complex:
         raise TypeError(message(argument, "real numbers", "complex numbers"))
@@ -70,8 +74,8 @@ def size_tuple(value: Any, argument: str, length: int) -> tuple[int, ...]:
     """A tuple of ``length`` positive integers, from integers or integral floats (as HDF5 files hold them)."""
     expected = f"{length} positive integers"
     try:
-        entries = [float(entry) for entry in np.asarray(value).ravel()]
-    except (TypeError, ValueError) as error:
+        entries = [float(entry) for entry in np.asarray(value).ravel().tolist()]
+    except NOT_NUMBERS as error:
         raise TypeError(message(argument, expected, repr(value))) from error
     if len(entries) != length or not all(math.isfinite(e) and e == int(e) and e > 0 for e in entries):
         raise ValueError(message(argument, expected, value))
@@ -89,8 +93,8 @@ def number(
     """A finite real number in ``[low, high]`` (``(low, high]`` with ``low_open``)."""
     bracket = f"a finite number in {'(' if low_open else '['}{low}, {high}]"
     try:
-        result = float(value)
-    except (TypeError, ValueError) as error:
+        result = float(_scalar(value))
+    except NOT_NUMBERS as error:
         raise TypeError(message(argument, bracket, repr(value))) from error
     if not math.isfinite(result) or result > high or result < low or (low_open and result == low):
         raise ValueError(message(argument, bracket, value))
@@ -103,10 +107,11 @@ def integer(value: Any, argument: str, *, low: int = 0, high: int | None = None)
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(message(argument, expected, repr(value)))
     try:
-        whole = int(value)
-    except (TypeError, ValueError, OverflowError) as error:
+        entry = _scalar(value)
+        whole = int(entry)
+    except NOT_NUMBERS as error:
         raise TypeError(message(argument, expected, repr(value))) from error
-    if whole != value or whole < low or (high is not None and whole > high):
+    if whole != entry or whole < low or (high is not None and whole > high):
         raise ValueError(message(argument, expected, value))
     return whole
 
@@ -121,7 +126,7 @@ def even_order(value: Any, argument: str = "ell_max", *, high: int = 32) -> int:
 
 def choice(value: Any, argument: str, options: Sequence[str]) -> str:
     """One of the named options."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:  # comparing an array with a text gives an array
         raise ValueError(message(argument, "one of " + ", ".join(map(repr, options)), repr(value)))
     return str(value)
 
@@ -135,3 +140,8 @@ def neighbour(module: str) -> ModuleType:
         raise ImportError(
             f"this needs {module.partition('.')[0]}, which is not usable here: {error}\n  {line}"
         ) from error
+
+
+def _scalar(value: Any) -> Any:
+    """Python's own number: its conversions refuse complex numbers, numpy's drop the imaginary part."""
+    return value.item() if hasattr(value, "item") else value

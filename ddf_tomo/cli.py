@@ -109,8 +109,11 @@ def reconstruct(
     ell_max: Annotated[
         str, typer.Option(help="Highest order of the spherical harmonics, even; 'auto': what the data determine.")
     ] = "auto",
+    smoothness: Annotated[
+        str, typer.Option(help="Weight of the smoothness from voxel to voxel, 0 for none; 'auto': by cross-validation.")
+    ] = "auto",
     iterations: Annotated[
-        int | None, typer.Option(help="Largest number of iterations.", show_default="auto", min=1)
+        int | None, typer.Option(help="Largest number of iterations.", show_default="20", min=1)
     ] = None,
     binning: Annotated[int, typer.Option(help="Average this many pixels in each direction first.", min=1)] = 1,
     angles: Annotated[
@@ -125,15 +128,19 @@ def reconstruct(
     """
     import ddf_tomo
 
-    order = ell_max if ell_max == "auto" else _order(ell_max)
+    options = {
+        "ell_max": _auto_or("ell_max", ell_max, int, "an even number"),
+        "smoothness": _auto_or("smoothness", smoothness, float, "a number"),
+    }
     _check_folder(output)
     measured = ddf_tomo.Scan.read(scan, angles=angles, nonfinite="mask" if mask else "raise")
     if binning > 1:
         measured = measured.binned(binning)
-    result = ddf_tomo.reconstruct(measured, method=method, ell_max=order, **_given(iterations=iterations))
+    result = ddf_tomo.reconstruct(measured, method=method, **options, **_given(iterations=iterations))
     result.save(output)
-    figures = {"views": len(measured), "shape": list(result.coefficients.shape), "output": str(output)}
-    _tell(figures, as_json)
+    relative_residual = result.residuals[-1] / result.residuals[0] if result.residuals[0] else 0.0
+    figures = {"views": len(measured), "shape": list(result.coefficients.shape), "ell_max": result.ell_max}
+    _tell(figures | dict(result.settings) | {"relative_residual": relative_residual, "output": str(output)}, as_json)
 
 
 @app.command()
@@ -181,13 +188,13 @@ def _check_folder(output: Path) -> None:
         raise ValueError(message("output", "a file in an existing folder", repr(str(output))))
 
 
-def _order(text: str) -> int:
-    from ddf_tomo._checks import even_order, message
+def _auto_or(option: str, text: str, kind: type, expected: str) -> Any:
+    from ddf_tomo._checks import message
 
     try:
-        return even_order(int(text))
+        return text if text == "auto" else kind(text)
     except ValueError as error:
-        raise ValueError(message("ell_max", "'auto' or an even number", repr(text))) from error
+        raise ValueError(message(option, f"'auto' or {expected}", repr(text))) from error
 
 
 def _given(**options: Any) -> dict[str, Any]:
