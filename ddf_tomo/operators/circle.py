@@ -54,6 +54,7 @@ def circle_harmonics(geometry: Geometry, ell_max: int, two_theta_rad: float = 0.
     torch.Size([2, 9, 15])
     """
     order = even_order(ell_max)
+    check_geometry(geometry)
     angles = 2 * np.pi * np.arange(2 * order + 2) / (2 * order + 2)
     theta = number(two_theta_rad, "two_theta_rad", low=0.0, high=np.pi) / 2
     in_plane = np.cos(angles)[:, None] * geometry.j[:, None] + np.sin(angles)[:, None] * geometry.k[:, None]
@@ -118,6 +119,12 @@ def angle_tuple(value: ArrayLike, argument: str) -> tuple[float, ...]:
     check_shape(angles.shape, argument, (None,))
     check_radians(angles, argument)
     return tuple(angles.tolist())
+
+
+def check_geometry(geometry: object) -> None:
+    """Raise ``TypeError`` unless ``geometry`` is a `Geometry`."""
+    if not isinstance(geometry, Geometry):
+        raise TypeError(message("geometry", "a Geometry", type(geometry).__name__))
 
 
 def check_radians(angles: NDArray[np.float64], argument: str) -> None:

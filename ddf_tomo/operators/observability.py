@@ -21,6 +21,7 @@ from ddf_tomo._checks import even_order, integer, message, neighbour, number
 from ddf_tomo._files import replaced_when_complete
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.beams_across import beams_across_z, largest_gap, seeing_views, view_spacing
+from ddf_tomo.operators.circle import check_geometry
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, half_sphere_grid
 
 RELATIVE_RANK_TOLERANCE = 1e-6  # of a singular value to the largest; eigenvalues of Gram matrices resolve 1e-8
@@ -259,8 +260,9 @@ def observability(
     >>> found.coefficients.tolist(), found.ideal_rank.tolist(), found.highest_determined_order
     ([1, 6, 15, 28, 45], [1, 6, 12, 18, 24], 2)
     """
-    if not isinstance(geometry, Geometry):
-        raise TypeError(message("geometry", "a Geometry", type(geometry).__name__))
+    check_geometry(geometry)
+    if not hasattr(response, "matrix"):
+        raise TypeError(message("response", "an angular response such as SecondMomentResponse()", repr(response)))
     if not len(geometry):
         raise ValueError(message("geometry", "at least one view", "none"))
     of_harmonics = getattr(response, "of_harmonics", True)

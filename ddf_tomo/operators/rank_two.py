@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddf_tomo._checks import check_shape, message, real_array
-from ddf_tomo.operators.spherical_harmonics import Array, order_of, resize
+from ddf_tomo.operators.spherical_harmonics import Array, order_of, real_tensor, resize
 
 ROWS, COLUMNS = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)  # of the six numbers
 POSITIONS = (0, 1, 2, 1, 3, 4, 2, 4, 5)  # of the nine entries among the six numbers
@@ -179,8 +179,9 @@ def map_covariance(covariance: Array, linear_map: NDArray[Any] = RANK_TWO_FROM_S
     if not isinstance(covariance, Tensor):
         return map_covariance(torch.from_numpy(real_array(covariance, "covariance")), linear_map).numpy()
     check_shape(covariance.shape[-2:], "covariance (last two axes)", (3, 3))
-    matrix = torch.tensor(real_array(linear_map, "linear_map", (3, 3))).to(covariance.device, covariance.dtype)
-    return matrix @ covariance @ matrix.T
+    numbers = real_tensor(covariance, "covariance")
+    matrix = torch.tensor(real_array(linear_map, "linear_map", (3, 3))).to(numbers.device, numbers.dtype)
+    return matrix @ numbers @ matrix.T
 
 
 def map_precision(precision: Array, linear_map: NDArray[Any] = RANK_TWO_FROM_SECOND_MOMENT) -> Array:
@@ -202,5 +203,5 @@ def _apply(table: NDArray[Any], values: Array, argument: str) -> Array:
     if not isinstance(values, Tensor):
         return _apply(table, torch.from_numpy(real_array(values, argument)), argument).numpy()
     check_shape(values.shape[-1:], f"{argument} (last axis)", (table.shape[1],))
-    dtype = values.dtype if values.is_floating_point() else torch.float64
-    return values.to(dtype) @ torch.tensor(table.T).to(values.device, dtype)
+    numbers = real_tensor(values, argument)
+    return numbers @ torch.tensor(table.T).to(numbers.device, numbers.dtype)

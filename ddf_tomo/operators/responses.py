@@ -21,6 +21,7 @@ from ddf_tomo._checks import check_shape, even_order, message, number, real_arra
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators.circle import (
     angle_tuple,
+    check_geometry,
     check_radians,
     circle_harmonics,
     covers_full_circle,
@@ -89,6 +90,7 @@ class IsotropicResponse(AngularResponse):
         return 1
 
     def matrix(self, geometry: Geometry, ell_max: int = 0) -> Tensor:
+        check_geometry(geometry)
         matrix = torch.zeros(len(geometry), 1, coefficient_count(even_order(ell_max)), dtype=torch.float64)
         matrix[..., 0] = 1
         return matrix
@@ -298,6 +300,7 @@ class VisibilityResponse(AngularResponse):
             If there are angles for another number of views than the geometry's.
         """
         order = even_order(ell_max)
+        check_geometry(geometry)
         if order > 4:
             warnings.warn(
                 f"a grating's weight is a polynomial of degree 4: of the {coefficient_count(order)} coefficients up to"
@@ -331,6 +334,7 @@ class _OfTensor(AngularResponse):
         """As in `AngularResponse.matrix` with six coefficients; ``ell_max`` must be 2, as ``q̂ᵀ Σ q̂`` has, or None."""
         if ell_max is not None and even_order(ell_max) != 2:
             raise ValueError(message("ell_max", "2 or None, a rank-2 tensor has six coefficients", ell_max))
+        check_geometry(geometry)
         left, right = self.vector_pairs(geometry)
         rows, columns = np.array(ROWS), np.array(COLUMNS)
         both = left[..., rows] * right[..., columns] + left[..., columns] * right[..., rows]

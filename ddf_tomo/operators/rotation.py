@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddf_tomo._checks import check_shape, even_order, message, real_array
 from ddf_tomo.geometry import ORTHONORMAL_TOLERANCE
-from ddf_tomo.operators.spherical_harmonics import Array, evaluate, order_of, sphere_quadrature
+from ddf_tomo.operators.spherical_harmonics import Array, evaluate, order_of, real_tensor, sphere_quadrature
 
 
 @lru_cache(maxsize=16)
@@ -53,7 +53,7 @@ def wigner_blocks(rotation: ArrayLike | Tensor, ell_max: int) -> list[Tensor]:
     if not isinstance(rotation, Tensor):
         rotation = torch.from_numpy(real_array(rotation, "rotation"))
     check_shape(rotation.shape[-2:], "rotation (last two axes)", (3, 3))
-    matrix = rotation.to(torch.float64)
+    matrix = real_tensor(rotation, "rotation").to(torch.float64)
     gram = matrix.detach() @ matrix.detach().mT
     defects = (gram - torch.eye(3, dtype=torch.float64, device=gram.device)).abs().nan_to_num(torch.inf)
     defect = float(defects.max()) if defects.numel() else 0.0
@@ -99,6 +99,7 @@ def rotate(coefficients: Array, rotation: ArrayLike | Tensor) -> Array:
         matrix = rotation.detach().cpu() if isinstance(rotation, Tensor) else rotation
         return rotate(array, matrix).numpy()
     order = order_of(coefficients.shape[-1] if coefficients.ndim else 0)
+    coefficients = real_tensor(coefficients, "coefficients")
     blocks = wigner_blocks(rotation, order)
     parts = coefficients.split([block.shape[-1] for block in blocks], dim=-1)
     turned = [

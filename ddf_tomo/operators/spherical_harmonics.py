@@ -107,7 +107,7 @@ def evaluate(directions: Array, ell_max: int) -> Array:
             raise ValueError(message("directions", "vectors of non-zero length", "a zero vector"))
         return evaluate(torch.from_numpy(array), order).numpy()
     check_shape(directions.shape[-1:], "directions (last axis)", (3,))
-    vectors = directions if directions.is_floating_point() else directions.to(torch.float64)
+    vectors = real_tensor(directions, "directions")
     # Scaling by the largest component first keeps the squares from over- and underflowing.
     largest = vectors.detach().abs().amax(-1, keepdim=True)
     scaled = vectors / torch.where(largest > 0, largest, 1.0)
@@ -250,6 +250,7 @@ def multiply(first: Array, second: Array, ell_max: int | None = None) -> Array:
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         arrays = [torch.from_numpy(real_array(a, name)) for a, name in ((first, "first"), (second, "second"))]
         return multiply(arrays[0], arrays[1], ell_max).numpy()
+    first, second = real_tensor(first, "first"), real_tensor(second, "second")
     order_1, order_2 = order_of(_last(first, "first"), "first"), order_of(_last(second, "second"), "second")
     order = even_order(order_1 + order_2 if ell_max is None else ell_max)
     dtype = torch.promote_types(first.dtype, second.dtype)
@@ -269,7 +270,11 @@ def power(coefficients: Array) -> Array:
     if not isinstance(coefficients, Tensor):
         return power(torch.from_numpy(real_array(coefficients, "coefficients"))).numpy()
     order = order_of(_last(coefficients, "coefficients"))
-    blocks = coefficients.square().split([2 * ell + 1 for ell in range(0, order + 1, 2)], dim=-1)
+    blocks = (
+        real_tensor(coefficients, "coefficients")
+        .square()
+        .split([2 * ell + 1 for ell in range(0, order + 1, 2)], dim=-1)
+    )
     return torch.stack([block.sum(-1) for block in blocks], dim=-1)
 
 
@@ -287,6 +292,19 @@ def resize(coefficients: Array, ell_max: int) -> Array:
     found = _last(coefficients, "coefficients")
     order_of(found)
     return torch.nn.functional.pad(coefficients, (0, coefficient_count(ell_max) - found))
+
+
+def real_tensor(tensor: Tensor, argument: str) -> Tensor:
+    """The tensor itself if it holds floating-point numbers, float64 if integers; complex numbers are refused.
+
+    Examples
+    --------
+    >>> real_tensor(torch.tensor([1, 2]), "values").dtype
+    torch.float64
+    """
+    if tensor.is_complex():
+        raise TypeError(message(argument, "real numbers", "complex numbers"))
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
 
 
 def _last(tensor: Tensor, argument: str) -> int:

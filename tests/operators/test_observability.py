@@ -288,6 +288,7 @@ def test_summary_and_plot(tmp_path):
     [
         ({"geometry": None}, TypeError, "geometry"),
         ({"geometry": random_views(3)[[]]}, ValueError, "at least one view"),
+        ({"response": None}, TypeError, "response"),
         ({"ell_max": 3}, ValueError, "even order"),
         ({"directions": 0}, ValueError, "directions"),
         ({"tolerance_rad": 0.0}, ValueError, "tolerance_rad"),

@@ -259,6 +259,12 @@ def test_turning_sample_and_function_together_changes_nothing(response):
 
 
 @pytest.mark.parametrize("response", RESPONSES, ids=lambda r: type(r).__name__)
+def test_something_that_is_no_geometry_is_refused(response):
+    with pytest.raises(TypeError, match="geometry: expected a Geometry, got NoneType"):
+        response.matrix(None, 2)
+
+
+@pytest.mark.parametrize("response", RESPONSES, ids=lambda r: type(r).__name__)
 def test_values_print_compare_and_hash(response):
     copy = eval(repr(response))
     assert copy == response

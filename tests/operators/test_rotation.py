@@ -108,5 +108,15 @@ def test_bad_input_is_named(coefficients, matrix, text):
         rotate(coefficients, matrix)
 
 
+def test_integers_become_floats_and_complex_numbers_are_refused():
+    matrix = Rotation.random(rng=3).as_matrix()
+    turned = rotate(torch.ones(6, dtype=torch.int64), matrix)
+    torch.testing.assert_close(turned, rotate(torch.ones(6, dtype=torch.float64), matrix))
+    with pytest.raises(TypeError, match="coefficients: expected real"):
+        rotate(torch.ones(6, dtype=torch.complex64), matrix)
+    with pytest.raises(TypeError, match="rotation: expected real"):
+        rotate(torch.ones(6), torch.eye(3, dtype=torch.complex64))
+
+
 def test_empty_batch():
     assert rotate(np.ones(6), np.empty((0, 3, 3))).shape == (0, 6)

@@ -230,6 +230,9 @@ def test_resize_pads_and_cuts():
         (lambda: sh.half_sphere_grid(0), ValueError, "count"),
         (lambda: sh.sphere_quadrature(-1), ValueError, "degree"),
         (lambda: sh.from_function(lambda q: q, 2), ValueError, "values of function"),
+        (lambda: sh.evaluate(torch.ones(3, dtype=torch.complex64), 2), TypeError, "directions: expected real"),
+        (lambda: sh.power(torch.ones(6, dtype=torch.complex64)), TypeError, "coefficients: expected real"),
+        (lambda: sh.multiply(torch.ones(6), 1j * torch.ones(6)), TypeError, "second: expected real"),
         (lambda: sh.fit(np.ones((4, 3)), np.ones(5), 2), ValueError, "values"),
     ],
 )
