@@ -16,13 +16,14 @@ from ddf_tomo.interop.mumott.geometry import MumottFaultWarning, geometry_from, 
 if TYPE_CHECKING:
     from ddf_tomo.interop.mumott.basis import MumottResponse, ResponseBasisSet, mumott_response
     from ddf_tomo.interop.mumott.containers import scan_from, to_data_container
-    from ddf_tomo.interop.mumott.projector import Projector, substituted
+    from ddf_tomo.interop.mumott.projector import Projector, VoxelDrivenProjector, substituted
 
 __all__ = [
     "MumottFaultWarning",
     "MumottResponse",
     "Projector",
     "ResponseBasisSet",
+    "VoxelDrivenProjector",
     "geometry_from",
     "mumott_response",
     "response_from",
@@ -37,6 +38,7 @@ _HOMES = {
     "MumottResponse": "basis",
     "Projector": "projector",
     "ResponseBasisSet": "basis",
+    "VoxelDrivenProjector": "projector",
     "mumott_response": "basis",
     "scan_from": "containers",
     "substituted": "projector",
