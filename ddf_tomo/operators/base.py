@@ -313,4 +313,6 @@ def as_tensor(x: Any, argument: str = "x") -> torch.Tensor:
     if array.dtype.kind not in "fiub":
         raise TypeError(message(argument, "an array of real numbers", array.dtype))
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return torch.from_numpy(native if native.flags.writeable else native.copy())
+    # An axis of length 1 may keep a negative stride in an array that numpy calls contiguous; torch takes none.
+    usable = native.flags.writeable and min(native.strides, default=0) >= 0
+    return torch.from_numpy(native if usable else native.copy())
