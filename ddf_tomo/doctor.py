@@ -204,7 +204,7 @@ def _neighbours() -> Iterator[Finding]:
         ("mumott", "mumott", "exchange and pipelines"),
         ("astra", "astra", "geometries"),
         ("tomosipo", "tomosipo", "geometries; projectors with ASTRA on a GPU"),
-        ("deepinv", "deepinv", "a LinearPhysics of every operator"),
+        ("deepinv", "deepinv", "learned methods; the exchange with it is still to come"),
         ("matplotlib", "matplotlib.pyplot", "figures"),
     ):
         yield _try_neighbour(name, probe, what)

@@ -7,14 +7,18 @@ import inspect
 import json
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import metadata, version
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 import ddf_tomo
+from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 
 ROOT = Path(__file__).parents[1]
 NEIGHBOURS = {"mumott", "astra", "tomosipo", "ts_algorithms", "deepinv", "matplotlib", "skimage"}
@@ -115,7 +119,28 @@ TEXTS = [path.relative_to(ROOT) for path in (ROOT / "README.md", *sorted((ROOT /
 
 
 def needs(code):
-    return [name for name in sorted(NEIGHBOURS) if re.search(rf"import {name}|interop\.{name}|\bplot\(", code)]
+    return [name for name in sorted(NEIGHBOURS) if re.search(rf"import {name}|interop.*{name}|\bplot\(", code)]
+
+
+def a_mumott_user():
+    """What the page for MUMOTT's users takes for granted: files, a data container, MUMOTT's pipeline."""
+    from mumott.data_handling import DataContainer
+    from mumott.pipelines import run_sigtt
+
+    geometry = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.5], views=(8, 8))
+    response = ddf_tomo.SaxsResponse(np.arange(6) * np.pi / 6)
+    simulate(helicoidal_fibres, geometry, response).write("their_file.h5")
+    shutil.copy("their_file.h5", "degrees.h5")
+    with h5py.File("degrees.h5", "r+") as file:
+        angles = []
+        file.visit(lambda name: angles.append(name) if name.endswith(("_angle", "_angles")) else None)
+        assert len(angles) > len(geometry)
+        for name in angles:
+            file[name][...] = np.degrees(file[name][()])
+    return {"run_sigtt": run_sigtt, "data_container": DataContainer("their_file.h5")}
+
+
+PREPARED = {"docs/mumott.md": a_mumott_user}
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=str)
@@ -125,7 +150,7 @@ def test_the_python_in_the_texts_runs(text, tmp_path, monkeypatch):
     for name in needs(code):
         pytest.importorskip(name, exc_type=ImportError)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(text), "exec"), {"__name__": "text"})
+    exec(compile(code, str(text), "exec"), {"__name__": "text"} | PREPARED.get(str(text), dict)())
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=str)
