@@ -1,0 +1,161 @@
+"""What a retrieval gives: maps of transmission, displacement and blur on the detector, with standard errors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddf_tomo._checks import FileFormatError, check_shape, message, number
+from ddf_tomo._files import replaced_when_complete
+
+Array = NDArray[Any] | Tensor
+FORMAT = "ddf_tomo.retrieval.Maps"
+CHANNELS = {"displacement": (2,), "displacement_error": (2,), "covariance": (3,), "covariance_error": (3,)}
+OPTIONAL = ("pixel_size_m", "distance_m")
+
+
+class Direction(NamedTuple):
+    """Principal axes of the blur, each ``(..., row, column)``."""
+
+    angle_rad: Array  # of the strongest blur, from j (down the rows) towards k (along the columns), in (-π/2, π/2]
+    anisotropy: Array  # difference of the eigenvalues over the sum of their magnitudes, in [0, 1]
+    largest: Array  # eigenvalue of C, square pixels
+    smallest: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    r"""Maps of one or more views; numpy arrays or torch tensors ``(..., row, column[, channel])``.
+
+    Axis j of the detector runs along the rows' index (down), axis k along the columns' (right). With a displacement u
+    and a blur covariance C the sample's frame is ``I(x) = T (G_C * I_ref)(x - u)``.
+
+    Attributes
+    ----------
+    transmission : (..., row, column)
+        Share of the reference's intensity. With one distance it holds the propagation contrast as well: a warp that
+        conserves photons brings the factor :math:`1 - \nabla\cdot u`, which nothing tells from absorption.
+    displacement : (..., row, column, 2)
+        u_j, u_k in pixels.
+    covariance : (..., row, column, 3)
+        C_jj, C_jk, C_kk in square pixels. Noise can make it indefinite; it is not forced to be positive, so that
+        averages of it stay unbiased.
+    background : (..., row, column)
+        Intensity without any pattern (glare, scatter wider than the window), relative to what keeps the pattern.
+    transmission_error, displacement_error, covariance_error, background_error
+        Standard errors; infinite where nothing could be found.
+    residual : (..., row, column)
+        Standard deviation over the steps of what the model leaves of S/T - R, as share of the reference.
+    valid : (..., row, column), bool
+        False where the mask's pattern is missing or drowned in noise; u, C and background are zero there.
+    pixel_size_m, distance_m : float or None
+        In the plane and over the length that relate pixels to angles.
+
+    Examples
+    --------
+    >>> from ddf_tomo.datasets import four_rods
+    >>> from ddf_tomo.retrieval import retrieve
+    >>> rods = four_rods()
+    >>> maps = retrieve(rods.sample[..., 1690:1730], rods.reference[..., 1690:1730],
+    ...                 pixel_size_m=rods.pixel_size_m, distance_m=rods.distance_m)
+    >>> maps.covariance.shape[-1], bool(maps.direction().anisotropy.mean() > 0.4)
+    (3, True)
+    """
+
+    transmission: Array
+    displacement: Array
+    covariance: Array
+    background: Array
+    transmission_error: Array
+    displacement_error: Array
+    covariance_error: Array
+    background_error: Array
+    residual: Array
+    valid: Array
+    pixel_size_m: float | None = None
+    distance_m: float | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(np.shape(self.transmission))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in OPTIONAL:
+                check_shape(tuple(value.shape), field.name, shape + CHANNELS.get(field.name, ()))
+            elif value is not None:
+                object.__setattr__(self, field.name, number(value, field.name, low=0, low_open=True))
+
+    def __repr__(self) -> str:
+        shape = tuple(self.transmission.shape)
+        return f"Maps(shape={shape}, pixel_size_m={self.pixel_size_m}, distance_m={self.distance_m})"
+
+    def _radians_per_pixel(self) -> float:
+        if self.pixel_size_m is None or self.distance_m is None:
+            missing = "pixel_size_m" if self.pixel_size_m is None else "distance_m"
+            raise ValueError(message(missing, "a length in metres", None, "Give it to retrieve() to get angles"))
+        return self.pixel_size_m / self.distance_m
+
+    def refraction_angle(self) -> tuple[Array, Array]:
+        """Refraction angles (α_j, α_k) in rad, ``u s/d``, and their standard errors, ``(..., row, column, 2)``."""
+        unit = self._radians_per_pixel()
+        return self.displacement * unit, self.displacement_error * unit
+
+    def scattering(self) -> tuple[Array, Array]:
+        """Scattering covariance Θ = C (s/d)² in rad², (jj, jk, kk), and its standard errors."""
+        unit = self._radians_per_pixel() ** 2
+        return self.covariance * unit, self.covariance_error * unit
+
+    def direction(self) -> Direction:
+        """Direction of strongest blur, anisotropy and both eigenvalues of C.
+
+        Fibres scatter perpendicular to themselves: they stand at ``angle_rad + π/2``.
+        """
+        covariance = torch.as_tensor(self.covariance)
+        jj, jk, kk = covariance.unbind(-1)
+        angle = 0.5 * torch.atan2(2 * jk, jj - kk)
+        mean, radius = 0.5 * (jj + kk), torch.hypot(0.5 * (jj - kk), jk)
+        largest, smallest = mean + radius, mean - radius
+        size = largest.abs() + smallest.abs()
+        anisotropy = torch.where(size > 0, 2 * radius / torch.where(size > 0, size, 1), 0).clamp(max=1)
+        found = (angle, anisotropy, largest, smallest)
+        return Direction(*(found if isinstance(self.covariance, Tensor) else (entry.numpy() for entry in found)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to HDF5, under a temporary name until it is complete."""
+        import h5py
+
+        with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["format"] = FORMAT
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if field.name in OPTIONAL:
+                    if value is not None:
+                        file.attrs[field.name] = value
+                else:
+                    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+                    file.create_dataset(field.name, data=array, compression="gzip" if array.size else None)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Maps:
+        """Read what `save` wrote, as numpy arrays; anything else raises `FileFormatError`."""
+        import h5py
+
+        if not Path(path).exists():
+            raise FileNotFoundError(message("path", "an existing file", str(path)))
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") != FORMAT:
+                    raise FileFormatError(message("path", f"a file of format {FORMAT}", file.attrs.get("format")))
+                values = {f.name: file[f.name][()] for f in fields(cls) if f.name not in OPTIONAL}
+                values.update({name: file.attrs[name] for name in OPTIONAL if name in file.attrs})
+            return cls(**values)
+        except FileFormatError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise FileFormatError(message("path", "a complete file of maps", f"{path}: {error}")) from error
