@@ -172,19 +172,10 @@ def axial_geometry(
     volume_shape
         Voxels along ``(x, y, z)``, by default ``(J, J, K)``.
 
-    Notes
-    -----
-    Rows do not mix: as channels of a detector with a single row they give the same numbers several times as fast, and
-    both arrays are only reshaped: data to ``(views, J, 1, rows)``, the volume to ``(x, y, 1, z)``.
-
     Examples
     --------
     >>> axial_geometry([0.0, 1.5], (8, 4), column=3.0).j_offset.tolist()
     [0.5, 0.5]
-    >>> from ddf_tomo import XRayTransform
-    >>> A = XRayTransform(axial_geometry([0.0, 1.5], (8, 1), column=3.0))  # any number of rows
-    >>> A(np.ones((8, 8, 4, 1), np.float32).reshape(8, 8, 1, 4)).reshape(2, 8, 4, 1).shape
-    (2, 8, 4, 1)
     """
     columns, rows = size_tuple(detector_shape, "detector_shape", 2)
     shape = (columns, columns, rows) if volume_shape is None else volume_shape

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddf_tomo import FileFormatError, TensorXRayTransform, XRayTransform
+from ddf_tomo import FileFormatError, Geometry, TensorXRayTransform, XRayTransform
 from ddf_tomo.datasets import crop_ct_projections, ct_projections, data_path, tooth
 from ddf_tomo.operators.responses import IsotropicResponse
 from ddf_tomo.radiographs import Radiographs, read_radiographs
@@ -53,13 +53,13 @@ def correlation(a, b):
 
 
 def reconstructed(result, column, size, iterations=15, angles=None):
-    """Slices by CGLS, rows as channels of a one-row detector; shape (size, size, rows)."""
-    views, columns, rows, _ = result.data.shape
-    geometry = axial_geometry(result.angles_rad if angles is None else angles, (columns, 1), column, (size, size, 1))
-    data, weights = (a.reshape(views, columns, 1, rows) for a in (result.data, result.weights / result.weights.mean()))
-    return cgls(XRayTransform(geometry), data, weights=weights, iterations=iterations, progress=False).x.numpy()[
-        :, :, 0
-    ]
+    """Slices by CGLS; shape (size, size, rows)."""
+    rows = result.data.shape[2]
+    angles = result.angles_rad if angles is None else angles
+    geometry = axial_geometry(angles, result.data.shape[1:3], column, (size, size, rows))
+    weights = result.weights / result.weights.mean()
+    A = XRayTransform(geometry)
+    return cgls(A, result.data, weights=weights, iterations=iterations, progress=False).x.numpy()[..., 0]
 
 
 def sinogram_about(result, column, half, row):
@@ -114,12 +114,23 @@ def test_turn_direction_and_scale_are_those_of_skimage():
     np.testing.assert_allclose(found[inside], iradon_slice(result, 20.0, 20, 0)[inside], atol=0.08 * truth.max())
 
 
-def test_rows_as_channels_are_the_same_transform():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_planes_of_an_axial_geometry_as_channels_are_the_same_transform(channels):
     angles, rng = np.linspace(0, 3, 7), np.random.default_rng(0)
-    x = rng.normal(size=(16, 16, 5, 1))
-    full = XRayTransform(axial_geometry(angles, (16, 5), 6.4))(x)
-    slices = XRayTransform(axial_geometry(angles, (16, 1), 6.4))(x.reshape(16, 16, 1, 5))
-    np.testing.assert_allclose(full.reshape(slices.shape), slices, atol=1e-12)
+    geometry = axial_geometry(angles, (16, 5), 6.4, (15, 16, 5))
+    x, y = rng.normal(size=(15, 16, 5, channels)), rng.normal(size=(7, 16, 5, channels))
+    fast, slow = XRayTransform(geometry), XRayTransform(geometry, backend="reference")
+    np.testing.assert_allclose(fast(x), slow(x), atol=1e-12)
+    np.testing.assert_allclose(fast.T(y), slow.T(y), atol=1e-12)
+    offset = Geometry(geometry.p, geometry.j, geometry.k, geometry.j_offset, 0.5, (15, 16, 5), (16, 5))
+    higher = axial_geometry(angles, (16, 5), 6.4, (15, 16, 6))
+    downwards = Geometry(geometry.p, geometry.j, -geometry.k, geometry.j_offset, 0.0, (15, 16, 5), (16, 5))
+    tilted = Geometry.from_angles(angles, 0.3, (15, 16, 5), (16, 5))
+    for other in (offset, higher, downwards, tilted):  # planes mix, or come in another order
+        volume = rng.normal(size=(*other.volume_shape, channels))
+        fast, slow = XRayTransform(other), XRayTransform(other, backend="reference")
+        np.testing.assert_allclose(fast(volume), slow(volume), atol=1e-12)
+        np.testing.assert_allclose(fast.T(y), slow.T(y), atol=1e-12)
 
 
 def test_a_reversed_axis_of_length_one_reaches_the_transform():
