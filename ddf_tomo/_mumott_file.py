@@ -12,6 +12,7 @@ goes wrong its mistake is not repeated:
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from ddf_tomo._mumott_frames import (
 from ddf_tomo.geometry import Geometry, rotation_about
 
 EXTRAS = "ddf_tomo"
-"""The group MUMOTT does not look at, for what its layout has no place for."""
+"""The entry MUMOTT does not look at, for what its layout has no place for."""
 DEPRECATED = {
     "inner_angle": "rotations",
     "outer_angle": "tilts",
@@ -125,8 +126,26 @@ def _read(file: Any, angles: str) -> MumottFile:
             UserWarning,
             stacklevel=4,
         )
-    extras = dict(file[EXTRAS].attrs) if EXTRAS in file else {}
-    return MumottFile(data, weights, diode, geometry, segments, two_theta, extras)
+    return MumottFile(data, weights, diode, geometry, segments, two_theta, _extras(file))
+
+
+def _extras(file: Any) -> dict[str, Any]:
+    """What MUMOTT's layout has no place for, as one text of fixed length.
+
+    HDF5 2.0 crashes the process on damaged texts of variable length, which attributes would be.
+    """
+    if EXTRAS not in file:
+        return {}
+    stored = file[EXTRAS]
+    if not hasattr(stored, "dtype") or stored.dtype.kind != "S" or stored.shape:
+        raise FileFormatError(message(EXTRAS, "a text of fixed length", repr(stored)))
+    try:
+        extras = json.loads(stored[()])
+    except ValueError as error:
+        raise FileFormatError(message(EXTRAS, "a text in JSON", error)) from error
+    if not isinstance(extras, dict):
+        raise FileFormatError(message(EXTRAS, "a JSON object", type(extras).__name__))
+    return extras
 
 
 def _projections(file: Any) -> list[Any]:
@@ -222,8 +241,9 @@ def _axes(file: Any, projections: list[Any], name: str, default: tuple[float, ..
     source = file if name in file else projections[0]
     fallback = np.ravel(_array(source, name)).astype(float) if name in source else np.array(default)
     axes = [np.ravel(_array(p, name)).astype(float) if name in p else fallback for p in projections]
-    lengths = [float(np.linalg.norm(axis)) if axis.shape == (3,) else 0.0 for axis in axes]
-    if not min(lengths) > 0:
+    with np.errstate(over="ignore"):
+        lengths = [float(np.linalg.norm(axis)) if axis.shape == (3,) else 0.0 for axis in axes]
+    if not all(0 < length < np.inf for length in lengths):
         raise FileFormatError(message(name, "directions of three components", axes[int(np.argmin(lengths))].tolist()))
     if max(abs(length - 1) for length in lengths) > 1e-6:
         warnings.warn(
@@ -295,7 +315,7 @@ def write_mumott_file(path: str | os.PathLike[str], contents: MumottFile) -> Non
         file["detector_angles"], file["two_theta"] = contents.detector_angles_rad, contents.two_theta_rad
         file["volume_shape"] = np.array(geometry.volume_shape)
         file["inner_axis"], file["outer_axis"] = np.array(INNER_AXIS), np.array(OUTER_AXIS)
-        file.create_group(EXTRAS).attrs.update(contents.extras)
+        file[EXTRAS] = np.bytes_(json.dumps(contents.extras).encode())
         for view in range(len(geometry)):
             data = contents.data[view]
             projection = file.create_group(f"projections/{view}")

@@ -34,7 +34,8 @@ def geometry_from_frames(
     """The geometry with ``p = Rᵀ p_0`` and so on; ``rotations`` of shape ``(views, 3, 3)`` may contain reflections."""
     matrices = real_array(rotations, "rotations", (None, 3, 3))
     axes = (real_array(axis, name, (3,)) for axis, name in ((p_0, "p_0"), (j_0, "j_0"), (k_0, "k_0")))
-    p, j, k = (np.einsum("vab,a->vb", matrices, axis) for axis in axes)
+    with np.errstate(over="ignore", invalid="ignore"):  # `Geometry` refuses what overflows
+        p, j, k = (np.einsum("vab,a->vb", matrices, axis) for axis in axes)
     contents: Any = (p, j, k, j_offset, k_offset, volume_shape, detector_shape)
     return Geometry(*contents)
 

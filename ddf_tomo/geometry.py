@@ -99,11 +99,11 @@ class Geometry:
         [[0.0, 0.0, 1.0]]
         """
         matrices = real_array(rotations, "rotations", (None, 3, 3))
-        defect = np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)).max(initial=0.0)
-        if defect > ORTHONORMAL_TOLERANCE or (np.linalg.det(matrices) < 0).any():
-            found = (
-                f"a matrix that departs from one by {defect:.2g}" if defect > ORTHONORMAL_TOLERANCE else "a reflection"
-            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            defect = np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)).max(initial=0.0)
+        departs = not defect <= ORTHONORMAL_TOLERANCE
+        if departs or (np.linalg.det(matrices) < 0).any():
+            found = f"a matrix that departs from one by {defect:.2g}" if departs else "a reflection"
             raise ValueError(message("rotations", "rotation matrices", found))
         frame = [real_array(axis, name, (3,)) for axis, name in ((p_0, "p_0"), (j_0, "j_0"), (k_0, "k_0"))]
         p, j, k = (np.einsum("vab,a->vb", matrices, axis) for axis in frame)
@@ -329,8 +329,9 @@ def rotation_about(axis: ArrayLike, angles_rad: NDArray[np.float64], argument: s
     [0.0, 1.0, 0.0]
     """
     direction = real_array(axis, argument, (3,))
-    length = np.linalg.norm(direction)
-    if not length > 0:
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(direction)
+    if not 0 < length < np.inf:
         raise ValueError(message(argument, "a direction", direction.tolist()))
     x, y, z = direction / length
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -366,8 +367,9 @@ def view_indices(views: Any, count: int) -> NDArray[np.int64]:
 
 def _check_orthonormal(p: NDArray[Any], j: NDArray[Any], k: NDArray[Any]) -> None:
     frame = np.stack([p, j, k], axis=1)
-    defects = np.abs(frame @ frame.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    if (defects > ORTHONORMAL_TOLERANCE).any():
+    with np.errstate(over="ignore", invalid="ignore"):  # huge numbers are as wrong as any others
+        defects = np.abs(frame @ frame.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    if not (defects <= ORTHONORMAL_TOLERANCE).all():
         worst = int(defects.argmax())
         found = f"view {worst} with p={p[worst].tolist()}, j={j[worst].tolist()}, k={k[worst].tolist()}"
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -245,7 +244,7 @@ class Scan:
                 response = response_from_repr(extras["response"])
             else:
                 response = responses.SaxsResponse(found.detector_angles_rad, two_theta_rad=found.two_theta_rad)
-            provenance = json.loads(extras["provenance"]) if "provenance" in extras else {"source": os.fspath(path)}
+            provenance = extras.get("provenance", {"source": os.fspath(path)})
             return cls(
                 found.data,
                 found.geometry,
@@ -316,7 +315,7 @@ class Scan:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write MUMOTT's HDF5 layout, which MUMOTT 2.3 reads to the same data and geometry.
 
-        Response, voxel size, title and provenance go to a group that MUMOTT does not look at. For other responses than
+        Response, voxel size, title and provenance go to an entry that MUMOTT does not look at. For other responses than
         `SaxsResponse` MUMOTT sees placeholder detector angles, evenly spaced over half a circle.
 
         Raises
@@ -336,10 +335,10 @@ class Scan:
             )
         saxs = isinstance(self.response, responses.SaxsResponse)
         channels = self.data.shape[-1]
-        extras = {
+        extras: dict[str, Any] = {
             "response": repr(self.response),
             "title": self.title,
-            "provenance": json.dumps(self.provenance),
+            "provenance": self.provenance,
             "has_weights": self.weights is not None,
             "has_diode": self.diode is not None,
         }

@@ -53,6 +53,7 @@ def test_lists_numbers_and_integral_floats_are_accepted():
         ({"p": [[0, 2, 0]]}, ValueError, "p, j, k: expected orthonormal"),
         ({"j": [[0, 1, 0]]}, ValueError, "orthonormal"),
         ({"k": [[0, 1e-5, 1]]}, ValueError, "orthonormal"),
+        ({"p": [[1e200, -1e200, 1e200]], "j": [[1e200, 1e200, 1e200]]}, ValueError, "orthonormal"),
         ({"p": [[0, np.nan, 0]]}, ValueError, "p: expected finite"),
         ({"k_offset": [np.inf]}, ValueError, "k_offset: expected finite"),
         ({"p": [[0, 1]]}, ValueError, "p: expected shape"),
@@ -230,10 +231,17 @@ def test_from_euler_without_views_or_with_a_bad_sequence():
 def test_only_rotations_are_rotations():
     with pytest.raises(ValueError, match="departs from one by"):
         Geometry.from_rotations([1.01 * np.eye(3)], *SHAPES)
+    with pytest.raises(ValueError, match="departs from one by"):
+        Geometry.from_rotations([np.full((3, 3), 1e200)], *SHAPES)
     with pytest.raises(ValueError, match="a reflection"):
         Geometry.from_rotations([np.diag([1, 1, -1])], *SHAPES)
     with pytest.raises(ValueError, match="rotations: expected shape"):
         Geometry.from_rotations(np.eye(3), *SHAPES)
+
+
+def test_axes_beyond_numbers_are_refused():
+    with pytest.raises(ValueError, match="axis: expected a direction"):
+        rotation_about((1e300, 1e300, 0), np.zeros(1))
 
 
 def test_rotation_about_is_rodrigues():

@@ -102,7 +102,7 @@ def filtered_backprojection(projector):
 
 
 def group_lasso(projector):
-    options = {"step_size_parameter": 1e-3, "ell_max": 2, "maxiter": 8, "no_tqdm": True}
+    options = {"step_size_parameter": 2e-4, "ell_max": 2, "maxiter": 8, "no_tqdm": True}
     if projector is SAXSProjector:
         return run_group_lasso(data_container(), 1e-3, **options)
     with substituted(projector):
