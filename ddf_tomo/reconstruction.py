@@ -48,7 +48,8 @@ class Reconstruction:
     voxel_size_m
         Edge of a voxel in metres, where known.
     settings
-        How it was made: method, weight of the smoothness penalty, iterations.
+        How it was made: method, weight of the smoothness penalty, iterations; and what share of the (weighted) data
+        remained as residual.
     provenance
         Where the data came from, version, time.
     """
@@ -158,9 +159,6 @@ class Reconstruction:
         share = f"{derived.valid.mean():.1%} of the voxels hold sample"
         anisotropy = f"median fractional anisotropy there {_median(derived.fractional_anisotropy[derived.valid]):.3f}"
         lines = [repr(self), f"{share}, {anisotropy}"]
-        if self.residuals:
-            fit = self.residuals[-1] / self.residuals[0] if self.residuals[0] else 0.0
-            lines.append(f"residual {fit:.2%} of the data after {len(self.residuals) - 1} iterations")
         return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.settings.items())])
 
 
@@ -170,7 +168,7 @@ def reconstruct(
     *,
     ell_max: int | str = "auto",
     smoothness: float | str = "auto",
-    iterations: int = 20,
+    iterations: int = 15,
     noise_level: float | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -220,8 +218,11 @@ def reconstruct(
         raise TypeError(message("scan", "a ddf_tomo.Scan", type(scan).__name__))
     choice(method, "method", METHODS)
     iterations = integer(iterations, "iterations", low=1)
-    if smoothness != "auto":
+    if isinstance(smoothness, str):
+        choice(smoothness, "smoothness", ("auto",))
+    else:
         smoothness = number(smoothness, "smoothness", low=0.0)
+    noise_level = None if noise_level is None else number(noise_level, "noise_level", low=0.0)
     order = _chosen_order(scan, ell_max, smoothness != 0)
     data = as_tensor(scan.data).cpu()
     weights = None if scan.weights is None else as_tensor(scan.weights).cpu()
@@ -230,6 +231,7 @@ def reconstruct(
     relative = None if weights is None else weights / unit
     A = TensorXRayTransform(scan.geometry, scan.response, order)
     scale = penalty_scale(A, relative)
+    norm = float((data.square() if relative is None else relative * data.square()).sum()) ** 0.5
     start = None
     if smoothness == "auto":
         smoothness, start = choose_smoothness(A, data, relative, scale, progress=progress)
@@ -240,7 +242,7 @@ def reconstruct(
         tikhonov=float(smoothness) * scale,
         penalty=Differences(scan.geometry.volume_shape),
         iterations=iterations,
-        noise_level=None if noise_level is None else number(noise_level, "noise_level", low=0.0) / unit**0.5,
+        noise_level=None if noise_level is None else noise_level / unit**0.5,
         x0=start,
         progress=progress,
     )
@@ -258,6 +260,7 @@ def reconstruct(
             "smoothness": float(smoothness),
             "iterations": solution.iterations,
             "stopped_by": solution.stopped_by,
+            "residual_share": solution.residuals[-1] / norm if norm else 0.0,
         },
         {
             **scan.provenance,

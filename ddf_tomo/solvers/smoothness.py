@@ -15,10 +15,10 @@ from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors import Differences
 from ddf_tomo.solvers.cgls import cgls
 
-CANDIDATES = tuple(10.0 ** (-power / 2) for power in range(1, 10))  # 0.3 … 3e-5, relative to `penalty_scale`
+CANDIDATES = tuple(10.0 ** (-power / 2) for power in range(1, 9))  # 0.3 … 1e-4, relative to `penalty_scale`
 FALLBACK = 0.01
 TOLERATED = 1.01
-ITERATIONS = 8
+ITERATIONS = 5
 
 
 def penalty_scale(A: LinearOperator, weights: torch.Tensor | None) -> float:
@@ -61,7 +61,7 @@ def choose_smoothness(
     kept = np.setdiff1d(np.arange(views), held)
 
     def part(array: torch.Tensor | None, chosen: np.ndarray) -> torch.Tensor | None:
-        return array if array is None or len(array) == 1 else array[chosen]
+        return array if array is None or array.ndim < data.ndim or len(array) == 1 else array[chosen]
 
     train, test = A.views(kept), A.views(held)
     train_weights, test_weights = part(weights, kept), part(weights, held)
@@ -82,7 +82,9 @@ def choose_smoothness(
             progress=False,
         ).x
         misfit = (test(x) - data[held]).square()
-        found.append((float((misfit if test_weights is None else misfit * test_weights).sum()) ** 0.5, relative, x))
+        if test_weights is not None:
+            misfit = torch.where(test_weights > 0, misfit * test_weights, 0)
+        found.append((float(misfit.double().sum()) ** 0.5, relative, x))
         best = min(error for error, _, _ in found)
         if found[-1][0] > TOLERATED * best:
             break
