@@ -66,6 +66,12 @@ def _diagonal(upper: Tensor, size: int) -> Tensor:
     return upper[[n for n, (a, b) in enumerate(_pairs(size)) if a == b]]
 
 
+def halo(window: float, smoothing: float) -> int:
+    """How many rows away a pixel's frames can still touch a result: smoothing, derivatives twice, four windows."""
+    smoothed, gathered = (len(gaussian_taps(sigma)) - 1 for sigma in (smoothing, window))
+    return 2 * smoothed + 3 * DERIVATIVE_REACH + 4 * gathered
+
+
 @dataclass(frozen=True)
 class _Sums:
     """Sums over the steps of products of pattern p, regressors g and difference y, per pixel."""

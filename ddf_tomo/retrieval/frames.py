@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ddf_tomo._checks import check_shape, choice, message, number
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
-from ddf_tomo.retrieval.differential import MINIMUM_STEPS, PASSES, Fit, fit_view
+from ddf_tomo.retrieval.differential import MINIMUM_STEPS, PASSES, Fit, fit_view, halo
 from ddf_tomo.retrieval.maps import Array, Maps
 
 # A method takes the frames of one view and gives a `Fit`: a new one is a file of its own and a line here.
 METHODS: dict[str, Callable[..., Fit]] = {"differential": fit_view}
 LONG = 5e7  # pixels times steps: some ten seconds
+BAND = 1 << 19  # pixels fitted at once: some 2 GB, whatever the size of the image
 BRIGHTEST = 1e6  # times the mean reference; beyond it products overflow float32
 
 
@@ -92,7 +93,8 @@ def retrieve(
         raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
     confidence = _weights(weights, frames)
 
-    total = frames.numel() / rows / columns
+    bands = _bands(rows, max(1, BAND // columns), halo(window, smoothing))
+    total = frames.numel() // (rows * columns) * len(bands)
     if progress is None:
         progress = frames.numel() > LONG
     from tqdm import tqdm
@@ -108,7 +110,12 @@ def retrieve(
     with torch.set_grad_enabled(needs_gradient), tqdm(total=PASSES * total, disable=not progress, unit="frame") as bar:
         for view, frame in enumerate(frames):
             pair = _prepared(frame, beam[0 if shared else view], confidence, f"view {view}" if views else "the view")
-            found = fit(*pair, confidence, window=window, smoothing=smoothing, background=background, tick=bar.update)
+            parts = []
+            for used, kept in bands:
+                options = {"window": window, "smoothing": smoothing, "background": background, "tick": bar.update}
+                part = fit(*(each[..., used, :] for each in pair), confidence[used], **options)
+                parts.append([each[..., kept, :] for each in part])
+            found = Fit(*(torch.cat(pieces, dim=-2) for pieces in zip(*parts, strict=True)))
             if not found.valid.any():
                 raise ValueError(
                     message(
@@ -141,6 +148,15 @@ def retrieve(
         pixel_size_m=pixel_size_m,
         distance_m=distance_m,
     )
+
+
+def _bands(rows: int, height: int, reach: int) -> list[tuple[slice, slice]]:
+    """Rows to fit together, and which of them to keep: bands that overlap by all that can touch a result."""
+    bands = []
+    for start in range(0, rows, height):
+        stop, first = min(start + height, rows), max(start - reach, 0)
+        bands.append((slice(first, min(stop + reach, rows)), slice(start - first, stop - first)))
+    return bands
 
 
 def _frames(value: Any, argument: str) -> Tensor:
