@@ -137,7 +137,7 @@ def _extras(file: Any) -> dict[str, Any]:
     if EXTRAS not in file:
         return {}
     stored = file[EXTRAS]
-    if not hasattr(stored, "dtype") or stored.dtype.kind != "S" or stored.shape:
+    if getattr(stored, "shape", None) != () or stored.dtype.kind != "S":
         raise FileFormatError(message(EXTRAS, "a text of fixed length", repr(stored)))
     try:
         extras = json.loads(stored[()])
@@ -271,7 +271,7 @@ def _array(node: Any, name: str, *, ndim: int | None = None, shape: tuple[int, .
     where = f"{node.name.rstrip('/')}/{name}".lstrip("/")
     if name not in node:
         raise FileFormatError(message(where, "a dataset", f"nothing of that name among {sorted(node)[:12]}"))
-    if not hasattr(node[name], "dtype") or node[name].dtype.kind not in "biuf":
+    if getattr(node[name], "shape", None) is None or node[name].dtype.kind not in "biuf":
         raise FileFormatError(message(where, "a dataset of real numbers", repr(node[name])))
     array = np.asarray(node[name][()])
     if (ndim is not None and array.ndim != ndim) or (shape is not None and array.shape != shape):

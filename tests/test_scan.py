@@ -564,6 +564,8 @@ def test_masks_apply_to_our_own_files_too(tmp_path):
         ({"root": {"detector_angles": np.arange(5.0)}}, "data: expected shape"),
         ({"root": {"detector_angles": np.array([b"a"])}}, "detector_angles: expected a dataset of real numbers"),
         ({"data": None}, "projections/0/data: expected a dataset"),
+        ({"data": np.dtype("f8")}, "projections/0/data: expected a dataset of real numbers"),
+        ({"data": h5py.Empty("f8")}, "projections/0/data: expected a dataset of real numbers"),
         ({"data": np.ones((4, 5))}, "projections/0/data: expected 3 axes"),
         ({"data": lambda v: np.ones((4, 5, 6 + v))}, "data: expected as many segments"),
         ({"data": np.ones((0, 5, 6))}, "data: expected as many segments"),
