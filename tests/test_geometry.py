@@ -277,6 +277,16 @@ def test_a_bin_lies_at_the_mean_of_its_pixels(seed, factor, rows, columns):
     assert all(n * factor >= full for n, full in zip(binned.volume_shape, geometry.volume_shape, strict=True))
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_refined_geometries_bin_back(factor):
+    geometry = random_geometry(5)
+    fine = geometry.refined(factor)
+    np.testing.assert_allclose(fine.binned(factor).pixel_centres(), geometry.pixel_centres(), atol=1e-12)
+    assert fine.binned(factor).volume_shape == geometry.volume_shape
+    with pytest.raises(ValueError, match="factor"):
+        geometry.refined(0)
+
+
 def test_bins_larger_than_the_detector_are_refused():
     with pytest.raises(ValueError, match="factor: expected an integer in"):
         random_geometry(0).binned(9)

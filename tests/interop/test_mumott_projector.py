@@ -15,7 +15,9 @@ from mumott.core.geometry import GeometryTuple  # noqa: E402
 from mumott.methods.projectors import SAXSProjector  # noqa: E402
 from mumott.methods.projectors.base_projector import Projector as BaseProjector  # noqa: E402
 
-from ddf_tomo.interop.mumott import Projector, substituted  # noqa: E402
+import ddf_tomo.interop.mumott  # noqa: E402
+from ddf_tomo.interop.mumott import Projector, geometry_from, substituted  # noqa: E402
+from ddf_tomo.interop.mumott.voxel_driven import backproject_voxel_driven  # noqa: E402
 
 
 def random_geometry(seed: int, views: int = 4, volume=(12, 11, 10), detector=(14, 13)):
@@ -115,6 +117,13 @@ def test_misfits_are_named():
     with pytest.raises(TypeError, match="real numbers"):
         projector.forward(np.zeros((12, 11, 10, 1), complex))
     assert projector.forward(np.ones((12, 11, 10, 1), int)).dtype == np.float32
+
+
+def test_views_may_be_none_and_names_may_not_exist():
+    geometry = geometry_from(random_geometry(6))[:0]
+    assert (backproject_voxel_driven(geometry, np.zeros((0, 14, 13, 2))) == 0).all()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ddf_tomo.interop.mumott.nothing
 
 
 def test_substitution_ends_with_its_context():
