@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import check_shape, even_order, integer, message, number, real_array, size_tuple
 from ddf_tomo.geometry import Geometry
-from ddf_tomo.operators.spherical_harmonics import evaluate, orders
+from ddf_tomo.operators.base import as_tensor
+from ddf_tomo.operators.spherical_harmonics import evaluate, order_of, orders
 from ddf_tomo.operators.tensor import Response, TensorXRayTransform
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ def tilt_series(
     255
     """
     tilts = real_array(tilts_rad, "tilts_rad", (None,))
-    check_shape((len(views),), "views", tilts.shape)
+    check_shape(np.shape(views), "views", tilts.shape)
     volume = size_tuple(volume_shape, "volume_shape", 3)
+    detector = (volume[0], volume[2]) if detector_shape is None else detector_shape
     series = []
     for tilt, count in zip(tilts, views, strict=True):
         turn = np.pi if tilt == 0 else 2 * np.pi
         inner = np.arange(integer(count, "views", low=1)) * turn / count
-        series.append(Geometry.from_angles(inner, tilt, volume, detector_shape or (volume[0], volume[2])))
+        series.append(Geometry.from_angles(inner, tilt, volume, detector))
     return Geometry.concatenate(series)
 
 
@@ -185,15 +186,18 @@ def simulate(
 
     factor = integer(oversampling, "oversampling", low=1)
     fine = geometry.refined(factor)
+    noise = number(noise, "noise", low=0.0)
+    if not callable(sample):
+        raise TypeError(message("sample", "a function of the volume shape", type(sample).__name__))
     field = sample(fine.volume_shape)
-    field = torch.as_tensor(field[0] if isinstance(field, tuple) else field)
+    field = as_tensor(field[0] if isinstance(field, tuple) else field, "sample")
     if tuple(field.shape[:-1]) != fine.volume_shape:
         raise ValueError(message("sample", f"coefficients of shape {fine.volume_shape} + (K,)", tuple(field.shape)))
-    ell_max = (math.isqrt(8 * field.shape[-1] + 1) - 3) // 2
+    ell_max = order_of(field.shape[-1], "sample")
     signals = TensorXRayTransform(fine, response, ell_max)(field) / factor
     rows, columns = geometry.detector_shape
     data = signals.reshape(len(geometry), rows, factor, columns, factor, -1).mean((2, 4)).numpy()
-    sigma = number(noise, "noise", low=0.0) * float(np.abs(data).max(initial=0.0))
+    sigma = noise * float(np.abs(data).max(initial=0.0))
     weights = None
     if sigma > 0:
         generator = np.random.default_rng(integer(seed, "seed"))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddf_tomo._checks import integer, message
+from ddf_tomo.geometry import view_indices
 
 Shape = tuple[int | None, ...]  # None: any length, as the number of channels of an X-ray transform
 
@@ -100,7 +101,7 @@ class LinearOperator(ABC):
         A free number of channels is taken as 1.
         """
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn([1 if n is None else n for n in self.domain_shape], generator=generator)
+        x = torch.randn([1 if n is None else n for n in self.domain_shape], generator=generator).to(self.device)
         size = float(x.norm())
         for _ in range(integer(iterations, "iterations", low=1)):
             if size == 0:
@@ -169,8 +170,10 @@ class Composition(LinearOperator):
     def __init__(self, left: LinearOperator, right: LinearOperator) -> None:
         if not fits(right.range_shape, left.domain_shape):
             raise ValueError(message("B in A @ B", f"range {left.domain_shape}", right.range_shape))
-        self.left, self.right = left, right
-        self.domain_shape, self.range_shape = right.domain_shape, left.range_shape
+        self.left, self.right, self.device = left, right, common_device(left, right)
+        # A length that one of them leaves free is fixed by the other.
+        self.domain_shape = filled(right.domain_shape, right.range_shape, left.domain_shape)
+        self.range_shape = filled(left.range_shape, left.domain_shape, right.range_shape)
         self.adjoint_is_exact = left.adjoint_is_exact and right.adjoint_is_exact
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -189,8 +192,9 @@ class Sum(LinearOperator):
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         if not (fits(first.range_shape, second.range_shape) and fits(first.domain_shape, second.domain_shape)):
             raise ValueError(message("B in A + B", f"shapes {first.shape}", second.shape))
-        self.first, self.second = first, second
-        self.domain_shape, self.range_shape = first.domain_shape, first.range_shape
+        self.first, self.second, self.device = first, second, common_device(first, second)
+        self.domain_shape = merged(first.domain_shape, second.domain_shape)
+        self.range_shape = merged(first.range_shape, second.range_shape)
         self.adjoint_is_exact = first.adjoint_is_exact and second.adjoint_is_exact
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -209,7 +213,7 @@ class Scaled(LinearOperator):
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         if not math.isfinite(factor):
             raise ValueError(message("factor", "a finite number", factor))
-        self.operator, self.factor = operator, factor
+        self.operator, self.factor, self.device = operator, factor, operator.device
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.adjoint_is_exact = operator.adjoint_is_exact
 
@@ -230,10 +234,12 @@ class Stacked(LinearOperator):
         self.operators = tuple(operators)
         if not self.operators:
             raise ValueError(message("operators", "at least one operator", "none"))
-        first = self.operators[0]
         for operator in self.operators:
             if not isinstance(operator, LinearOperator):
                 raise TypeError(message("operators", "LinearOperator objects", type(operator).__name__))
+        first = self.operators[0]
+        self.domain_shape, rest = first.domain_shape, first.range_shape[1:]
+        for operator in self.operators:
             if not (
                 fits(first.domain_shape, operator.domain_shape)
                 and fits(first.range_shape[1:], operator.range_shape[1:])
@@ -241,9 +247,11 @@ class Stacked(LinearOperator):
                 raise ValueError(message("operators", f"shapes that stack on {first.shape}", operator.shape))
             if not operator.range_shape or operator.range_shape[0] is None:
                 raise ValueError(message("operators", "ranges of known first length", operator.range_shape))
+            self.domain_shape = merged(self.domain_shape, operator.domain_shape)
+            rest = merged(rest, operator.range_shape[1:])
         self.lengths = [int(operator.range_shape[0] or 0) for operator in self.operators]
-        self.domain_shape = first.domain_shape
-        self.range_shape = (sum(self.lengths), *first.range_shape[1:])
+        self.range_shape = (sum(self.lengths), *rest)
+        self.device = common_device(*self.operators)
         self.adjoint_is_exact = all(operator.adjoint_is_exact for operator in self.operators)
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -253,13 +261,24 @@ class Stacked(LinearOperator):
         parts = y.split(self.lengths, dim=-len(self.range_shape))
         return sum_of(op._apply_adjoint(part) for op, part in zip(self.operators, parts, strict=True))
 
+    def views(self, indices: Any) -> LinearOperator:
+        """Views counted through all operators; those of one operator that follow each other stay together."""
+        owners = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        places = np.concatenate([np.arange(length) for length in self.lengths])
+        chosen = view_indices(indices, len(owners))
+        runs = np.split(chosen, np.flatnonzero(np.diff(owners[chosen])) + 1)
+        return Stacked([self.operators[owners[run[0]] if len(run) else 0].views(places[run]) for run in runs])
+
 
 class Normal(LinearOperator):
     """``Aᵀ W A``; symmetric when ``A.T`` is exact."""
 
     def __init__(self, operator: LinearOperator, weights: Any = None) -> None:
-        self.operator = operator
-        self.weights = None if weights is None else as_tensor(weights)
+        self.operator, self.device = operator, operator.device
+        self.weights = None if weights is None else as_tensor(weights, "weights")
+        if self.weights is not None and not broadcasts(self.weights.shape, operator.range_shape):
+            expected = f"a shape that broadcasts to ({shape_text(operator.range_shape)})"
+            raise ValueError(message("weights", expected, tuple(self.weights.shape)))
         self.domain_shape = self.range_shape = operator.domain_shape
         self.adjoint_is_exact = operator.adjoint_is_exact
 
@@ -298,6 +317,28 @@ def fits(found: Sequence[int | None], expected: Shape) -> bool:
     return len(found) == len(expected) and all(
         f is None or e is None or f == e for f, e in zip(found, expected, strict=True)
     )
+
+
+def merged(first: Shape, second: Shape) -> Shape:
+    """The shape that two shapes that fit agree on: lengths that one leaves free are the other's."""
+    return tuple(b if a is None else a for a, b in zip(first, second, strict=True))
+
+
+def filled(shape: Shape, own: Shape, other: Shape) -> Shape:
+    """``shape`` with its free length fixed, where ``other`` fixes the one that ``own`` has free."""
+    fixed = next((b for a, b in zip(own, other, strict=True) if a is None), None)
+    return tuple(fixed if n is None else n for n in shape)
+
+
+def broadcasts(found: Sequence[int], expected: Shape) -> bool:
+    """Whether an array of shape ``found`` can be stretched to the shape ``expected``."""
+    tail = expected[max(len(expected) - len(found), 0) :]
+    return len(found) <= len(expected) and all(f in (1, e) or e is None for f, e in zip(found, tail, strict=True))
+
+
+def common_device(*operators: LinearOperator) -> torch.device | None:
+    """Where operators that work together want their inputs: the device of the first one that minds."""
+    return next((operator.device for operator in operators if operator.device is not None), None)
 
 
 def shape_text(shape: Shape) -> str:

@@ -75,7 +75,8 @@ def _noise(operator: LinearOperator, dtype: torch.dtype, generator: torch.Genera
         raise TypeError(message("operator", "a LinearOperator", type(operator).__name__, "make one with wrap(...)"))
     if dtype not in TOLERANCES:
         raise TypeError(message("dtype", "torch.float32 or torch.float64", dtype))
-    return torch.randn([3 if n is None else n for n in operator.domain_shape], dtype=dtype, generator=generator)
+    shape = [3 if n is None else n for n in operator.domain_shape]
+    return torch.randn(shape, dtype=dtype, generator=generator).to(operator.device)
 
 
 def _judge(identity: str, defect: float, dtype: torch.dtype, tolerance: float | None) -> float:

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import torch
 
-from ddf_tomo._checks import integer, message
+from ddf_tomo._checks import check_shape, integer, message
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators.autograd import OpaqueOperator
+from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.xray import XRayTransform
 
 CHUNK_BYTES = 128 * 2**20
@@ -63,13 +64,17 @@ class TensorXRayTransform(OpaqueOperator):
         chunk_views: int | None = None,
     ) -> None:
         super().__init__()
-        self._set(XRayTransform(geometry, backend, device), response.matrix(geometry, ell_max), chunk_views)
+        projector = XRayTransform(geometry, backend, device)
+        if not callable(getattr(response, "matrix", None)):
+            raise TypeError(message("response", "an angular response such as SaxsResponse(...)", repr(response)))
+        self._set(projector, as_tensor(response.matrix(geometry, ell_max), "response.matrix(...)"), chunk_views)
         self.geometry, self.response, self.ell_max = geometry, response, ell_max
 
     def _set(self, projector: XRayTransform, matrix: torch.Tensor, chunk_views: int | None) -> None:
+        check_shape(matrix.shape, "response.matrix(...)", (len(projector.geometry), None, None))
         views, channels, coefficients = matrix.shape
-        if views != len(projector.geometry):
-            raise ValueError(message("response", f"a matrix for each of {len(projector.geometry)} views", views))
+        if not torch.isfinite(matrix).all():
+            raise ValueError(message("response.matrix(...)", "finite values", "NaN or infinite ones"))
         self.device, self.projector, self.chunk_views = projector.device, projector, chunk_views
         self.matrix = matrix.to(projector.device, torch.float64)
         if chunk_views is not None:
@@ -82,7 +87,10 @@ class TensorXRayTransform(OpaqueOperator):
         subset = object.__new__(TensorXRayTransform)
         OpaqueOperator.__init__(subset)
         subset._set(self.projector.views(chosen), self.matrix[chosen], self.chunk_views)
-        subset.geometry, subset.response, subset.ell_max = self.geometry[chosen], self.response, self.ell_max
+        subset.geometry, subset.ell_max = self.geometry[chosen], self.ell_max
+        # A response that differs from view to view has to follow.
+        follows = hasattr(self.response, "views") and len(chosen)
+        subset.response = self.response.views(chosen) if follows else self.response
         return subset
 
     def _chunks(self, like: torch.Tensor) -> tuple[list[slice], torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ddf_tomo._checks import message, size_tuple
 from ddf_tomo.operators.autograd import OpaqueOperator
+from ddf_tomo.operators.base import as_tensor
 
 
 class Wrapped(OpaqueOperator):
@@ -28,26 +30,34 @@ class Wrapped(OpaqueOperator):
         self._functions = forward, adjoint
         self._numpy, self._flat = numpy, flat
         self.domain_shape, self.range_shape = (
-            size_tuple(shape, name, len(shape))
+            size_tuple(shape, name, np.size(shape))
             for shape, name in ((domain_shape, "domain_shape"), (range_shape, "range_shape"))
         )
         self.adjoint_is_exact = False
+        self.device = torch.device("cpu") if numpy else None
 
     def _forward_kernel(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._call(0, item, self.range_shape) for item in x])
+        return self._each(x, 0, self.range_shape)
 
     def _adjoint_kernel(self, y: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._call(1, item, self.domain_shape) for item in y])
+        return self._each(y, 1, self.domain_shape)
+
+    def _each(self, items: torch.Tensor, which: int, shape: tuple[Any, ...]) -> torch.Tensor:
+        results = items.new_empty((len(items), *shape))
+        for item, target in zip(items, results, strict=True):
+            # Copied: projectors that reuse their output buffer would otherwise change earlier results.
+            target.copy_(self._call(which, item, shape))
+        return results
 
     def _call(self, which: int, item: torch.Tensor, shape: tuple[Any, ...]) -> torch.Tensor:
         argument = item.reshape(-1) if self._flat else item
         result = self._functions[which](argument.numpy() if self._numpy else argument)
-        # A copy: projectors that reuse their output buffer would otherwise change earlier results.
-        tensor = torch.asarray(
-            np.array(result) if self._numpy else result, dtype=item.dtype, device=item.device, copy=True
-        )
-        if tensor.numel() != np.prod(shape):
-            raise ValueError(message(("op(x)", "op.T(y)")[which], f"shape {shape}", tuple(tensor.shape)))
+        name = ("op(x)", "op.T(y)")[which]
+        tensor = as_tensor(result, name)
+        if tensor.is_complex():
+            raise TypeError(message(name, "real numbers", tensor.dtype))
+        if tensor.numel() != math.prod(shape) or not (self._flat or tuple(tensor.shape) == shape):
+            raise ValueError(message(name, f"shape {shape}", tuple(tensor.shape)))
         return tensor.reshape(shape)
 
 
@@ -88,19 +98,20 @@ def wrap(
         forward, adjoint = op
     elif matrix_like:
         forward, adjoint = op.matvec, op.rmatvec
-    elif callable(op) and hasattr(op, "T"):
+    elif callable(op) and callable(getattr(op, "T", None)):
         forward, adjoint = op, op.T
     else:
         expected = "an object with op(x) and op.T(y), a SciPy LinearOperator, or two functions"
         raise TypeError(message("op", expected, type(op).__name__))
     if matrix_like:
         rows, columns = op.shape
-        domain_shape, range_shape = domain_shape or (columns,), range_shape or (rows,)
+        domain_shape = (columns,) if domain_shape is None else domain_shape
+        range_shape = (rows,) if range_shape is None else range_shape
         for shape, size, name in ((domain_shape, columns, "domain_shape"), (range_shape, rows, "range_shape")):
             if np.prod(shape) != size:
-                raise ValueError(message(name, f"a shape of {size} elements", tuple(shape)))
-    domain_shape = domain_shape or getattr(op, "domain_shape", None)
-    range_shape = range_shape or getattr(op, "range_shape", None)
+                raise ValueError(message(name, f"a shape of {size} elements", shape))
+    domain_shape = getattr(op, "domain_shape", None) if domain_shape is None else domain_shape
+    range_shape = getattr(op, "range_shape", None) if range_shape is None else range_shape
     if domain_shape is None or range_shape is None:
         raise TypeError(message("domain_shape, range_shape", "both shapes, since op does not tell them", "None"))
     return Wrapped(forward, adjoint, domain_shape, range_shape, matrix_like if numpy is None else numpy, matrix_like)

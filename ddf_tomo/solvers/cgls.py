@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from ddf_tomo._checks import integer, message, number
-from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text
+from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
 from ddf_tomo.solvers.result import Callback, Solution, iterations_with_progress
 
+PIECE = 2**20
 
+
+@torch.no_grad()
 def cgls(
     A: LinearOperator,
     y: Any,
@@ -53,7 +56,7 @@ def cgls(
     x0
         Where to start (default zero).
     callback
-        ``callback(iteration, x, residual)``; returning true stops.
+        ``callback(iteration, x, residual)``; returning true stops. The next iteration overwrites ``x``.
     progress
         Whether to show a progress bar; by default one appears when the run takes longer than two seconds.
 
@@ -78,6 +81,8 @@ def cgls(
     True
     """
     y, weights = _checked_data(A, y, weights)
+    if penalty is not None and not isinstance(penalty, LinearOperator):
+        raise TypeError(message("penalty", "a LinearOperator or None", type(penalty).__name__))
     iterations = integer(iterations, "iterations", low=0)
     tikhonov = number(tikhonov, "tikhonov", low=0.0)
     tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
@@ -96,15 +101,23 @@ def cgls(
         back = A.T(weighted(r))
         return back - tikhonov * penalised(x) if tikhonov else back
 
-    if x0 is None:
-        x, r = torch.zeros_like(A.T(y)), y.clone()
-    else:
+    s = A.T(weighted(y))
+    if penalty is not None and not fits(s.shape, penalty.domain_shape):
+        raise ValueError(message("penalty", f"domain ({shape_text(tuple(s.shape))})", penalty.domain_shape))
+    x, r = torch.zeros_like(s), y.clone()
+    if x0 is not None:
         x = as_tensor(x0, "x0").to(y).clone()
+        if x.shape != s.shape:
+            raise ValueError(message("x0", f"shape {tuple(s.shape)}", tuple(x.shape)))
+        if not torch.isfinite(x).all():
+            raise ValueError(message("x0", "finite values", "some NaN or infinite"))
         r = y - A(x)
-    s = gradient(x, r)
+        s = gradient(x, r)
     p = s.clone()
     gamma = gamma_start = _dot(s, s)
     residuals = [math.sqrt(_dot(half_weighted(r), half_weighted(r)))]
+    if not math.isfinite(gamma + residuals[0]):
+        raise ValueError(message("y, weights", f"numbers whose products fit into {y.dtype}", "an overflow", "rescale"))
     stopped_by = "noise level" if residuals[-1] <= limit else "convergence" if gamma == 0 else "iterations"
     if stopped_by != "iterations":
         return Solution(x, tuple(residuals), stopped_by)
@@ -112,7 +125,7 @@ def cgls(
     for iteration, show in iterations_with_progress(iterations, "CGLS", progress):
         q = A(p)
         curvature = _dot(q, weighted(q)) + (tikhonov * _dot(p, penalised(p)) if tikhonov else 0.0)
-        if not curvature > 0:
+        if not 0 < curvature < math.inf:
             stopped_by = "convergence"
             break
         alpha = gamma / curvature
@@ -135,13 +148,17 @@ def cgls(
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.linalg.vecdot(a.flatten(), b.flatten()))
+    # In double precision, piece by piece: squares of small or large float32 numbers leave its range.
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(sum_of(torch.dot(u.double(), v.double()) for u, v in pieces)) if a.numel() else 0.0
 
 
 def _checked_data(A: LinearOperator, y: Any, weights: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     if not isinstance(A, LinearOperator):
         raise TypeError(message("A", "a LinearOperator", type(A).__name__, "make one with wrap(...)"))
-    y = as_tensor(y, "y").detach()
+    y = as_tensor(y, "y")
+    if y.dtype not in (torch.float32, torch.float64):
+        raise TypeError(message("y", "float32 or float64", y.dtype))
     if not fits(y.shape, A.range_shape):
         raise ValueError(message("y", f"shape ({shape_text(A.range_shape)})", tuple(y.shape)))
     if weights is None:
