@@ -11,8 +11,9 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml setup.cfg constraints.txt
 PYTEST_OPTIONS ?=
-# One thread a test process, two processes: threads that fight for two cores cost more than they give.
-ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=Agg
+# One thread a test process, two processes: threads that fight for two cores cost more than they give. Not by way of
+# NUMBA_NUM_THREADS, which MUMOTT does not survive: it asks for as many threads as there are cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \

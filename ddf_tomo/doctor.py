@@ -232,14 +232,18 @@ def _try_neighbour(name: str, module: str, what: str) -> Finding:
         answer = result.stdout.strip().splitlines()[-1:] if question else []
         return Finding(name, True, "; ".join([title, what, *answer]))
     said = (result.stderr.strip().splitlines() or [f"its import ended with code {result.returncode}"])[-1]
-    return Finding(name, False, f"{title} does not import: {said}{_trap(name)}", INSTALL_LINES[name])
+    return Finding(name, False, f"{title} does not import: {said}{_trap(name, said)}", INSTALL_LINES[name])
 
 
-def _trap(name: str) -> str:
-    """MUMOTT 2.3 uses a function of matplotlib that 3.9 removed, and its error names neither version."""
+def _trap(name: str, said: str) -> str:
+    """What is behind the two ways in which MUMOTT 2.3 often fails to import; its errors do not say."""
+    if name != "mumott":
+        return ""
+    if "number of threads" in said:
+        limit = os.environ.get("NUMBA_NUM_THREADS")
+        return f" (MUMOTT 2.3 asks for a thread per core: unset NUMBA_NUM_THREADS, which is {limit})"
     found = _version("matplotlib")
     parts = found.split(".")
     is_new = len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() and (int(parts[0]), int(parts[1])) >= (3, 9)
-    if name != "mumott" or not is_new:
-        return ""
-    return f" (the matplotlib trap: MUMOTT 2.3 needs a function that matplotlib 3.9 removed, and here is {found})"
+    reason = f"MUMOTT 2.3 needs a function that matplotlib 3.9 removed, and here is {found}"
+    return f" (the matplotlib trap: {reason})" if is_new else ""

@@ -146,6 +146,12 @@ def test_the_matplotlib_trap_of_mumott_is_recognised(packages, versions, matplot
     assert 'pip install "mumott>=2.3" "matplotlib<3.9"' in finding.cure
 
 
+def test_the_thread_trap_of_mumott_is_recognised(packages, monkeypatch):
+    packages("mumott", "raise ValueError('The number of threads must be between 1 and 1')")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert "unset NUMBA_NUM_THREADS, which is 1" in neighbour("mumott").detail
+
+
 def test_the_trap_is_mumotts_alone(packages, versions):
     packages("deepinv", "import nothing_of_that_name")
     versions.update(matplotlib="3.10", deepinv="0.5")
