@@ -12,7 +12,6 @@ goes wrong its mistake is not repeated:
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddf_tomo._checks import FileFormatError, choice, message
-from ddf_tomo._files import replaced_when_complete
+from ddf_tomo._files import read_header, replaced_when_complete, write_header
 from ddf_tomo._mumott_frames import (
     INNER_AXIS,
     J_0,
@@ -37,8 +36,6 @@ from ddf_tomo._mumott_frames import (
 )
 from ddf_tomo.geometry import Geometry, rotation_about
 
-EXTRAS = "ddf_tomo"
-"""The entry MUMOTT does not look at, for what its layout has no place for."""
 DEPRECATED = {
     "inner_angle": "rotations",
     "outer_angle": "tilts",
@@ -126,26 +123,7 @@ def _read(file: Any, angles: str) -> MumottFile:
             UserWarning,
             stacklevel=4,
         )
-    return MumottFile(data, weights, diode, geometry, segments, two_theta, _extras(file))
-
-
-def _extras(file: Any) -> dict[str, Any]:
-    """What MUMOTT's layout has no place for, as one text of fixed length.
-
-    HDF5 2.0 crashes the process on damaged texts of variable length, which attributes would be.
-    """
-    if EXTRAS not in file:
-        return {}
-    stored = file[EXTRAS]
-    if getattr(stored, "shape", None) != () or stored.dtype.kind != "S":
-        raise FileFormatError(message(EXTRAS, "a text of fixed length", repr(stored)))
-    try:
-        extras = json.loads(stored[()])
-    except ValueError as error:
-        raise FileFormatError(message(EXTRAS, "a text in JSON", error)) from error
-    if not isinstance(extras, dict):
-        raise FileFormatError(message(EXTRAS, "a JSON object", type(extras).__name__))
-    return extras
+    return MumottFile(data, weights, diode, geometry, segments, two_theta, read_header(file))
 
 
 def _projections(file: Any) -> list[Any]:
@@ -315,7 +293,7 @@ def write_mumott_file(path: str | os.PathLike[str], contents: MumottFile) -> Non
         file["detector_angles"], file["two_theta"] = contents.detector_angles_rad, contents.two_theta_rad
         file["volume_shape"] = np.array(geometry.volume_shape)
         file["inner_axis"], file["outer_axis"] = np.array(INNER_AXIS), np.array(OUTER_AXIS)
-        file[EXTRAS] = np.bytes_(json.dumps(contents.extras).encode())
+        write_header(file, contents.extras)  # what MUMOTT's layout has no place for; MUMOTT does not look at it
         for view in range(len(geometry)):
             data = contents.data[view]
             projection = file.create_group(f"projections/{view}")

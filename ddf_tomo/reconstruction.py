@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, choice, even_order, integer, message, number
-from ddf_tomo._files import replaced_when_complete
+from ddf_tomo._checks import FileFormatError, choice, even_order, integer, message, number, real_array
+from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
 from ddf_tomo.operators.base import as_tensor
@@ -28,6 +27,7 @@ from ddf_tomo.solvers.smoothness import choose_smoothness, penalty_scale
 
 METHODS = ("cg",)
 LAYOUT = "ddf_tomo reconstruction 1"
+HEADER_NAMES = ("ell_max", "voxel_size_m", "settings", "provenance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,20 +92,14 @@ class Reconstruction:
                 message("response", "one of the package's own, to be stored", repr(self.response))
             ) from error
         with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["layout"] = LAYOUT
-            for name, value in (("ell_max", self.ell_max), ("response", repr(self.response))):
-                file.attrs[name] = value
-            for name, mapping in (("settings", self.settings), ("provenance", self.provenance)):
-                file.attrs[name] = json.dumps(dict(mapping))
-            if self.voxel_size_m is not None:
-                file.attrs["voxel_size_m"] = self.voxel_size_m
+            header = {name: getattr(self, name) for name in HEADER_NAMES}
+            write_header(file, {"layout": LAYOUT, "response": repr(self.response)} | header)
             file.create_dataset("coefficients", data=self.coefficients, compression="gzip", shuffle=True)
-            file["coefficients"].attrs["axes"] = "x, y, z, coefficient"
             file["residuals"] = np.asarray(self.residuals, np.float64)
             for name in ARRAYS:
                 file[f"geometry/{name}"] = getattr(self.geometry, name)
-            file["geometry"].attrs["volume_shape"] = self.geometry.volume_shape
-            file["geometry"].attrs["detector_shape"] = self.geometry.detector_shape
+            for name in ("volume_shape", "detector_shape"):
+                file[f"geometry/{name}"] = np.array(getattr(self.geometry, name))
             derived = self.derived()
             for name in ("mean", "fractional_anisotropy", "direction", "eigenvalues"):
                 values = getattr(derived, name).astype(np.float32)
@@ -121,33 +115,21 @@ class Reconstruction:
         FileFormatError
             If the file is truncated or foreign.
         """
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("layout") != LAYOUT:
-                    raise FileFormatError(
-                        message(os.fspath(path), f"layout {LAYOUT!r}", repr(file.attrs.get("layout")))
-                    )
-                contents: Any = (
-                    *(file[f"geometry/{name}"][()] for name in ARRAYS),
-                    file["geometry"].attrs["volume_shape"],
-                    file["geometry"].attrs["detector_shape"],
-                )
-                return cls(
-                    file["coefficients"][()],
-                    int(file.attrs["ell_max"]),
-                    Geometry(*contents),
-                    response_from_repr(file.attrs["response"]),
-                    tuple(float(value) for value in file["residuals"][()]),
-                    float(file.attrs["voxel_size_m"]) if "voxel_size_m" in file.attrs else None,
-                    json.loads(file.attrs["settings"]),
-                    json.loads(file.attrs["provenance"]),
-                )
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, (FileFormatError, FileNotFoundError)):
-                raise
-            raise FileFormatError(f"{os.fspath(path)}: not a readable reconstruction ({error})") from error
+        with reading_hdf5(path, "a reconstruction") as file:
+            header = read_header(file, LAYOUT)
+            parts: Any = (file[f"geometry/{name}"][()] for name in (*ARRAYS, "volume_shape", "detector_shape"))
+            geometry = Geometry(*parts)
+            values = {name: header[name] for name in HEADER_NAMES}
+            stored = file["coefficients"]
+            shape = (*geometry.volume_shape, None)
+            coefficients = real_array(stored[()], "coefficients", shape, dtype=stored.dtype.type)
+            return cls(
+                coefficients=coefficients,
+                geometry=geometry,
+                response=response_from_repr(header["response"]),
+                residuals=tuple(float(value) for value in file["residuals"][()]),
+                **values,
+            )
 
     def __repr__(self) -> str:
         x, y, z, count = self.coefficients.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import FileFormatError, check_shape, message, number
-from ddf_tomo._files import replaced_when_complete
+from ddf_tomo._checks import check_shape, message, number
+from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 
 Array = NDArray[Any] | Tensor
-FORMAT = "ddf_tomo.retrieval.Maps"
+LAYOUT = "ddf_tomo maps 1"
 CHANNELS = {"displacement": (2,), "displacement_error": (2,), "covariance": (3,), "covariance_error": (3,)}
 OPTIONAL = ("pixel_size_m", "distance_m")
 
@@ -131,31 +130,18 @@ class Maps:
         import h5py
 
         with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["format"] = FORMAT
-            for field in fields(self):
-                value = getattr(self, field.name)
-                if field.name in OPTIONAL:
-                    if value is not None:
-                        file.attrs[field.name] = value
-                else:
-                    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-                    file.create_dataset(field.name, data=array, compression="gzip" if array.size else None)
+            lengths = {name: getattr(self, name) for name in OPTIONAL}
+            write_header(file, {"layout": LAYOUT} | lengths)
+            for name in (field.name for field in fields(self) if field.name not in OPTIONAL):
+                value = getattr(self, name)
+                array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+                file.create_dataset(name, data=array, compression="gzip" if array.size else None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Maps:
-        """Read what `save` wrote, as numpy arrays; anything else raises `FileFormatError`."""
-        import h5py
-
-        if not Path(path).exists():
-            raise FileNotFoundError(message("path", "an existing file", str(path)))
-        try:
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("format") != FORMAT:
-                    raise FileFormatError(message("path", f"a file of format {FORMAT}", file.attrs.get("format")))
-                values = {f.name: file[f.name][()] for f in fields(cls) if f.name not in OPTIONAL}
-                values.update({name: file.attrs[name] for name in OPTIONAL if name in file.attrs})
-            return cls(**values)
-        except FileFormatError:
-            raise
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise FileFormatError(message("path", "a complete file of maps", f"{path}: {error}")) from error
+        """Read what `save` wrote, as numpy arrays; anything else raises `ddf_tomo.FileFormatError`."""
+        with reading_hdf5(path, "maps") as file:
+            header = read_header(file, LAYOUT)
+            values = {f.name: file[f.name][()] for f in fields(cls) if f.name not in OPTIONAL}
+            lengths: Any = {name: header.get(name) for name in OPTIONAL}
+            return cls(**values, **lengths)

@@ -88,7 +88,7 @@ def test_foreign_and_broken_files(tmp_path: Path) -> None:
             Maps.load(path)
     with h5py.File(path, "w") as file:
         file["transmission"] = 1
-    with pytest.raises(FileFormatError, match="file of format"):
+    with pytest.raises(FileFormatError, match="complete file of maps"):
         Maps.load(path)
     for change in ("missing", "shape", "group"):
         path.write_bytes(whole)
