@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from ddf_tomo.geometry import Geometry
@@ -14,7 +15,8 @@ def _samples(geometry: Geometry, view: int, like: torch.Tensor) -> Iterator[tupl
     p = geometry.p[view]
     main = int(abs(p).argmax())
     across = [axis for axis in range(3) if axis != main]
-    origin = torch.tensor(geometry[view].pixel_centres()[0].reshape(-1, 3), device=like.device)
+    with np.errstate(over="ignore"):  # an offset may be so far out that its coordinates are infinite
+        origin = torch.tensor(geometry[view].pixel_centres()[0].reshape(-1, 3), device=like.device)
     sizes = geometry.volume_shape
     strides = (sizes[1] * sizes[2], sizes[2], 1)
     for slice_ in range(sizes[main]):

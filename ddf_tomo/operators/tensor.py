@@ -89,8 +89,8 @@ class TensorXRayTransform(OpaqueOperator):
         subset._set(self.projector.views(chosen), self.matrix[chosen], self.chunk_views)
         subset.geometry, subset.ell_max = self.geometry[chosen], self.ell_max
         # A response that differs from view to view has to follow.
-        follows = hasattr(self.response, "views") and len(chosen)
-        subset.response = self.response.views(chosen) if follows else self.response
+        of_views = getattr(self.response, "views", None)
+        subset.response = of_views(chosen) if of_views and len(chosen) else self.response
         return subset
 
     def _chunks(self, like: torch.Tensor) -> tuple[list[slice], torch.Tensor]:

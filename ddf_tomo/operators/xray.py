@@ -67,7 +67,7 @@ class XRayTransform(OpaqueOperator):
         if not isinstance(geometry, Geometry):
             raise TypeError(message("geometry", "a ddf_tomo.Geometry", type(geometry).__name__))
         self.geometry, self.requested_backend = geometry, choice(backend, "backend", BACKENDS)
-        self.device = torch.device("cpu" if device is None else device)
+        self.device = _device(device)
         self.channels = None if channels is None else integer(channels, "channels", low=1)
         on_cpu = self.device.type == "cpu"
         if backend == "numba" and not on_cpu:
@@ -131,6 +131,13 @@ class XRayTransform(OpaqueOperator):
                 in_parallel(slices, SLICES_A_SLAB, work)
 
 
+def _device(device: Any) -> torch.device:
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(message("device", "a torch device such as 'cpu' or 'cuda:0'", repr(device))) from error
+
+
 def is_axial(geometry: Geometry) -> bool:
     """Whether all beams are normal to z and each column ``b`` of the detector sees the plane ``z = b`` and no other."""
     upright = (geometry.k == (0.0, 0.0, 1.0)).all() and not geometry.p[:, 2].any() and not geometry.j[:, 2].any()
@@ -143,6 +150,7 @@ def one_slice(geometry: Geometry) -> Geometry:
     return replace(geometry, volume_shape=(x, y, 1), detector_shape=(rows, 1))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # an offset may be so far out that its coordinates are infinite
 def view_table(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """What a kernel needs of each view, as plain numbers; shape ``(views, 15)``, and the main axis of each view.
 
