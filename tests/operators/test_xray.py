@@ -240,7 +240,7 @@ def test_data_beyond_float32_stay_infinite_or_zero(backend):
         (
             {"backend": "numba", "device": "meta"},
             ValueError,
-            "^device: expected 'cpu' with backend='numba', got 'meta'",
+            "^device: expected 'cpu' with backend='numba'",
         ),
     ],
 )
@@ -261,16 +261,15 @@ SHAPES = [((11, 12, 13), (14, 15)), ((16, 9, 8), (9, 17)), ((9, 9, 15), (7, 8))]
 FRAMES = [None, ((0, 0, 1), (1, 0, 0), (0, 1, 0)), ((1, 0, 0), (0, 0.6, 0.8), (0, -0.8, 0.6))]
 
 
-@pytest.mark.parametrize(
-    ("shapes", "frame"), list(zip(SHAPES, FRAMES, strict=True)), ids=["default", "along z", "tilted"]
-)
-def test_mumotts_projector(shapes, frame):
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(3), ids=["default axes", "axes permuted", "axes tilted"])
+def test_mumotts_projector(case):
     """20 random rotations and offsets in each of three shapes, with two empty border voxels."""
     mumott = pytest.importorskip("mumott")
     from mumott.core.geometry import GeometryTuple
     from mumott.methods.projectors import SAXSProjector
 
-    (volume_shape, detector_shape), views = shapes, 20
+    (volume_shape, detector_shape), frame, views = SHAPES[case], FRAMES[case], 20
     theirs, generator = mumott.Geometry(), np.random.default_rng(0)
     options = {}
     if frame is not None:
