@@ -22,6 +22,7 @@ from ddf_tomo.visualization import show_directions, show_maps, show_slices
 
 VOXELS = (32, 32, 32)
 STRONG_ROD = np.s_[:, 1640:2080]  # pixels well within the strongly scattering one of the four rods
+MUMOTT_SMOOTHNESS = 300.0  # weight of MUMOTT's Laplacian: the best of 30, 300 and 3000 on this scan
 Figures = dict[str, Any]
 
 
@@ -162,9 +163,6 @@ def inside_mumott(folder: Path) -> Figures:
     )
     volume = Reconstruction(coefficients, 2, ours.geometry, ours.response)
     return _merits(volume, theirs, directions, mask, derive(truth))
-
-
-MUMOTT_SMOOTHNESS = 30.0
 
 
 def _merits(
