@@ -21,7 +21,8 @@ CENTRES = np.array([[4.0, 1.0, -2.0], [-3.0, 3.5, 1.0], [0.5, -4.0, 3.0], [-1.5,
 SIGMAS, AMPLITUDES = np.array([1.7, 2.2, 1.9, 2.5]), np.array([1.0, 0.6, 1.3, 0.4])
 FIBRES = np.array([[0.36, 0.48, 0.8], [0.8, -0.6, 0.0], [0.0, 0.6, 0.8], [-0.48, 0.6, 0.64]])
 ANGLES = np.arange(8) * np.pi / 8
-GEOMETRY = Geometry.from_angles(INNER, OUTER, VOLUME, DETECTOR, j_offset=J_OFFSET, k_offset=K_OFFSET)
+OFFSETS = {"j_offset": J_OFFSET, "k_offset": K_OFFSET}
+GEOMETRY = Geometry.from_angles(INNER, OUTER, VOLUME, DETECTOR, **OFFSETS)
 
 
 def blobs() -> np.ndarray:
@@ -113,10 +114,8 @@ def test_the_geometry_is_the_stage():
 
 
 GEOMETRY_SLIPS = {
-    "rotation sign": lambda: Geometry.from_angles(
-        -INNER, OUTER, VOLUME, DETECTOR, j_offset=J_OFFSET, k_offset=K_OFFSET
-    ),
-    "tilt sign": lambda: Geometry.from_angles(INNER, -OUTER, VOLUME, DETECTOR, j_offset=J_OFFSET, k_offset=K_OFFSET),
+    "rotation sign": lambda: Geometry.from_angles(-INNER, OUTER, VOLUME, DETECTOR, **OFFSETS),
+    "tilt sign": lambda: Geometry.from_angles(INNER, -OUTER, VOLUME, DETECTOR, **OFFSETS),
     "stages in the other order": lambda: Geometry.from_angles(
         OUTER,
         INNER,
@@ -128,7 +127,7 @@ GEOMETRY_SLIPS = {
         outer_axis=(0, 0, -1),
     ),
     "degrees for radians": lambda: Geometry.from_angles(
-        np.degrees(INNER), np.degrees(OUTER), VOLUME, DETECTOR, j_offset=J_OFFSET, k_offset=K_OFFSET
+        np.degrees(INNER), np.degrees(OUTER), VOLUME, DETECTOR, **OFFSETS
     ),
     "mirrored view": lambda: changed(j=-GEOMETRY.j),
     "flipped columns": lambda: changed(k=-GEOMETRY.k),
