@@ -1,0 +1,159 @@
+"""The benchmarks' helpers, and the two benchmarks that need no neighbour, at tiny size; no times are judged."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ddf_tomo
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """Import by name from the folder of the benchmarks, which is no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module
+
+
+def test_bars(modules):
+    row = modules("harness").Row
+    assert row("error", 2.0).verdict == ""
+    assert row("error", 2.0, at_most=2.0).verdict == "pass"
+    assert row("error", 2.1, at_most=2.0).verdict == "MISSED"
+    assert row("speed", 9.9, at_least=10.0).passed is False
+    assert row("speed", 10.0, at_least=10.0, at_most=20.0).bar == "≤ 20 and ≥ 10"
+    assert row("error", math.nan, at_most=2.0).passed is False
+    assert row("speed", math.inf, at_least=2.0).passed is False
+
+
+def test_contestants_take_turns(modules):
+    calls = []
+    timings = modules("harness").in_turn({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=2)
+    assert "".join(calls) == "abc" + "abc" + "cba"
+    assert {name: len(seconds) for name, seconds in timings.seconds.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_ratios_are_taken_within_a_round(modules):
+    """A machine that is ten times slower in one round changes no ratio."""
+    timings = modules("harness").Timings({"peer": (3.0, 30.0, 3.3), "ours": (1.0, 10.0, 1.0)})
+    assert timings.ratios("peer", "ours") == pytest.approx((3.0, 3.0, 3.3))
+    row = timings.ratio_row("peer / ours", "peer", "ours", "note", at_least=2.0)
+    assert (row.value, row.verdict) == (pytest.approx(3.0), "pass")
+    assert row.note == "3 … 3.3 in 3 rounds; note"
+    assert timings.row("peer").value == 3.3
+
+
+def test_no_ratio_of_unequal_things(modules):
+    harness = modules("harness")
+    assert harness.difference([3.0, 4.5], [3.0, 4.0]) == pytest.approx(0.1)
+    assert harness.require("signals", 1e-7, 1e-5).verdict == "pass"
+    for defect in (2e-5, math.nan):
+        with pytest.raises(harness.Unequal, match=r"signals: .*, allowed 1e-05; no ratio"):
+            harness.require("signals", defect, 1e-5)
+    with pytest.raises(harness.Unequal, match="shape"):
+        harness.difference(np.ones(3), np.ones((3, 1)))
+
+
+def test_what_contestants_say_is_shown_only_if_they_fail(modules, capsys):
+    quiet = modules("harness").quiet
+    with quiet():
+        print("chatter")
+    assert capsys.readouterr() == ("", "")
+
+    @quiet()
+    def fail():
+        print("last words")
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fail()
+    assert "last words" in capsys.readouterr().err
+
+
+def test_report(modules):
+    report, row = modules("report"), modules("harness").Row
+    facts = report.machine(threads=2)
+    assert facts["ddf_tomo"] == ddf_tomo.__version__
+    assert int(facts["cores"]) >= 1
+    good = report.Outcome("one", "What it is.", (row("speed | size", 12.3456, "×", at_least=10.0, note="n"),), 2.0)
+    bad = report.Outcome("two", "", (row("time", 1.0, "s"),), 3.0, "Unequal: no ratio is given")
+    missed = report.Outcome("three", "", (row("error", 1.0, at_most=0.5),))
+    assert [outcome.passed for outcome in (good, bad, missed)] == [True, False, False]
+    text = report.markdown([good, bad], facts, "Heading")
+    assert r"| speed \| size | 12.3 × | ≥ 10 | pass | n |" in text
+    assert "**FAILED**: Unequal: no ratio is given" in text
+    loaded = json.loads(report.to_json([good, bad], facts, "Heading"))
+    assert loaded["machine"] == facts
+    assert [result["passed"] for result in loaded["results"]] == [True, False]
+    assert loaded["results"][0]["rows"][0]["value"] == 12.3456
+    assert report.slug({"processor": "AMD (R) EPYC 9", "cores": "2"}) == "amd-r-epyc-9-2-cores"
+
+
+def test_every_benchmark_can_be_imported(modules):
+    """None needs its peer before it runs."""
+    for name in modules("run").NAMES:
+        assert callable(modules(name).run)
+        assert modules(name).__doc__
+
+
+def test_adjoint(modules):
+    outcome = modules("run").measure("adjoint", quick=True, size=8, views=6, compiling=False)
+    assert outcome.error == ""
+    assert outcome.passed
+    text = " ".join(row.what for row in outcome.rows)
+    responses = ("SAXS", "second moments", "directional visibility", "grating", "isotropic", "rank-2 tensor, SAXS")
+    for name in (*responses, "float32", "float64"):
+        assert name in text
+
+
+def test_direction(modules):
+    outcome = modules("run").measure("direction", quick=True, size=10, views=(10, 18, 16, 16, 16, 14, 12))
+    assert outcome.error == ""
+    values = {row.what: row.value for row in outcome.rows}
+    assert values["reconstruct(scan), median angle"] < 10
+    best = values["plain CGLS, median angle at its best iteration"]
+    assert best <= values["plain CGLS, median angle at iteration 30"]
+
+
+def test_an_error_ends_a_benchmark_but_not_the_report(modules, monkeypatch):
+    def run(quick):
+        yield modules("harness").Row("first", 1.0)
+        raise modules("harness").Unequal("they differ")
+
+    monkeypatch.setattr(modules("direction"), "run", run)
+    outcome = modules("run").measure("direction")
+    assert [row.what for row in outcome.rows] == ["first"]
+    assert outcome.error == "Unequal: they differ"
+
+
+def test_command_line(modules, monkeypatch, tmp_path, capsys):
+    run, report, row = modules("run"), modules("report"), modules("harness").Row
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    for name in run.THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    value = {"adjoint": 1.0}
+
+    def measured(name, quick, threads, size):
+        return report.Outcome(name, "", (row("error", value.get(name, 9.0), at_most=2.0),))
+
+    monkeypatch.setattr(run, "_in_own_process", measured)
+    assert run.main(["adjoint", "--quick"]) == 0
+    assert list(tmp_path.iterdir()) == []  # small sizes leave no results behind unless asked
+    assert run.main(["adjoint", "--threads", "1"]) == 0
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".md"]
+    assert run.main(["sigtt", "--output", str(tmp_path / "new" / "one.md")]) == 1  # a bar is missed
+    assert "| error | 9 | ≤ 2 | MISSED |" in (tmp_path / "new" / "one.md").read_text()
+    assert run.main(["sigtt", "--quick"]) == 0  # bars are for the full size
+    assert run.main(["sigtt", "--size", "8"]) == 0
+    assert len(list(tmp_path.glob("*.md"))) == 1
+    with pytest.raises(SystemExit):
+        run.main(["adjoin"])
+    assert "no benchmark is called adjoin" in capsys.readouterr().err
