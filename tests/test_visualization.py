@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.colors
 import numpy as np
 import pytest
 import torch
@@ -15,10 +14,12 @@ from hypothesis import strategies as st
 from ddf_tomo.retrieval import Maps, retrieve
 from ddf_tomo.visualization import direction_colour, show_maps
 
+pytest.importorskip("matplotlib")
+
 
 @given(angle=st.floats(-10, 10), strength=st.floats(0, 1))
 def test_direction_colour_is_the_hue_circle(angle: float, strength: float) -> None:
-    expected = matplotlib.colors.hsv_to_rgb([angle / np.pi % 1, 1, strength])
+    expected = pytest.importorskip("matplotlib.colors").hsv_to_rgb([angle / np.pi % 1, 1, strength])
     np.testing.assert_allclose(direction_colour(angle, strength), expected, atol=1e-9)
     np.testing.assert_allclose(direction_colour(angle + np.pi, strength), expected, atol=1e-9)
 

@@ -85,6 +85,7 @@ def test_halves_show_the_same_direction(halves_and_all: list[Maps], name: str) -
 
 
 def test_figure(halves_and_all: list[Maps], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     figure = show_maps(halves_and_all[2], tmp_path / "maps.png")
     assert [file.name for file in tmp_path.iterdir()] == ["maps.png"]
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
