@@ -28,7 +28,7 @@ RELATIVE_RANK_TOLERANCE = 1e-6  # of a singular value to the largest; eigenvalue
 DETERMINED_SHARE = 0.9  # of the directions ξ̂, for an order to count as determined
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Observability:
     """Ranks and conditions of an acquisition; made by `observability`.
 
@@ -146,6 +146,10 @@ class Observability:
         if not self.determined[0]:
             return "the data alone determine no order"
         return f"the data alone determine orders up to ell_max={self.highest_determined_order}"
+
+    def __repr__(self) -> str:
+        name = type(self.response).__name__
+        return f"<Observability: {name}, {self.views} views, determined up to ell_max={self.highest_determined_order}>"
 
     def summary(self) -> str:
         """A table for a person: per order, what constant fields and structures tell."""
