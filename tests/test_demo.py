@@ -8,6 +8,9 @@ import pytest
 from ddf_tomo import Reconstruction, Scan, datasets, demo
 from ddf_tomo.retrieval import Maps
 
+for neighbour in ("matplotlib", "mumott"):
+    pytest.importorskip(neighbour)
+
 
 @pytest.mark.slow
 def test_all_steps_leave_what_they_promise(tmp_path, monkeypatch):
