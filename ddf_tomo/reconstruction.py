@@ -206,14 +206,15 @@ def reconstruct(
         smoothness = number(smoothness, "smoothness", low=0.0)
     noise_level = None if noise_level is None else number(noise_level, "noise_level", low=0.0)
     order = _chosen_order(scan, ell_max, smoothness != 0)
-    data = as_tensor(scan.data).cpu()
-    weights = None if scan.weights is None else as_tensor(scan.weights).cpu()
+    data = as_tensor(scan.data).detach().cpu()
+    weights = None if scan.weights is None else as_tensor(scan.weights).detach().cpu()
     # Weights of mean 1 keep float32 sums in range whatever the units; the minimiser does not change.
     unit = 1.0 if weights is None else float(weights[weights > 0].double().mean())
     relative = None if weights is None else weights / unit
     A = TensorXRayTransform(scan.geometry, scan.response, order)
     scale = penalty_scale(A, relative)
-    norm = float((data.square() if relative is None else relative * data.square()).sum()) ** 0.5
+    weighted = data if relative is None else relative.sqrt() * data
+    norm = float(torch.linalg.vector_norm(weighted, dtype=torch.float64))
     start = None
     if smoothness == "auto":
         smoothness, start = choose_smoothness(A, data, relative, scale, progress=progress)

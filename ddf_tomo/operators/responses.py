@@ -85,6 +85,8 @@ class IsotropicResponse(AngularResponse):
     [[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]]
     """
 
+    highest_order: ClassVar[int | None] = 0
+
     @property
     def channels(self) -> int:
         return 1
