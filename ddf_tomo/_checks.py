@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +25,8 @@ INSTALL_LINES = {
     "matplotlib": "pip install matplotlib",
     "skimage": "pip install scikit-image",
 }
+
+LARGEST_SEED = 2**63 - 1
 
 # What conversions to numbers raise; the last one is torch's.
 NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
@@ -68,6 +72,14 @@ def check_shape(found: Sequence[int], argument: str, expected: Sequence[int | No
     if not matches:
         wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
         raise ValueError(message(argument, f"shape {wanted}", tuple(found)))
+
+
+def check_broadcast(first: Sequence[int], second: Sequence[int], argument: str) -> None:
+    """Raise ``ValueError`` unless the shapes, the second one of the ``argument``, can be stretched to one."""
+    try:
+        np.broadcast_shapes(tuple(first), tuple(second))
+    except ValueError as error:
+        raise ValueError(message(argument, f"a shape that broadcasts against {tuple(first)}", tuple(second))) from error
 
 
 def size_tuple(value: Any, argument: str, length: int) -> tuple[int, ...]:
@@ -129,6 +141,59 @@ def choice(value: Any, argument: str, options: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in options:  # comparing an array with a text gives an array
         raise ValueError(message(argument, "one of " + ", ".join(map(repr, options)), repr(value)))
     return str(value)
+
+
+def flag(value: Any, argument: str) -> bool:
+    """True or False; arrays and texts, which Python would take for either, are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(argument, "True or False", repr(value)))
+    return bool(value)
+
+
+def angular_response(value: Any, argument: str = "response") -> Any:
+    """The value itself, if it is an object (not a class) with ``matrix(geometry, ell_max)``."""
+    if isinstance(value, type) or not callable(getattr(value, "matrix", None)):
+        raise TypeError(message(argument, "an angular response such as SaxsResponse(...)", repr(value)))
+    return value
+
+
+def dense(tensor: Any, argument: str) -> Any:
+    """The tensor itself, if it holds one number for each entry: sparse and "meta" ones do not."""
+    if tensor.is_meta or str(tensor.layout) != "torch.strided":
+        found = "one on the device 'meta'" if tensor.is_meta else f"one of layout {tensor.layout}"
+        raise TypeError(message(argument, "a dense tensor that holds numbers", found))
+    return tensor
+
+
+def file_path(value: Any, argument: str = "path") -> Path:
+    """The path of a file, from a text or a path."""
+    expected = "the path of a file"
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(message(argument, expected, repr(value)))
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(message(argument, expected, repr(text)))
+    return Path(text)
+
+
+def sequence_of(kind: type, values: Any, argument: str) -> list[Any]:
+    """A list of at least one object, all of one kind."""
+    expected = f"at least one {kind.__name__}, and nothing else"
+    try:
+        entries = list(values)
+    except TypeError as error:
+        raise TypeError(message(argument, expected, type(values).__name__)) from error
+    if not entries:
+        raise ValueError(message(argument, expected, "none"))
+    for entry in entries:
+        of_kind(kind, entry, argument, expected)
+    return entries
+
+
+def of_kind(kind: type, value: Any, argument: str, expected: str = "") -> None:
+    """Raise ``TypeError`` unless ``value`` is of the kind."""
+    if not isinstance(value, kind):
+        raise TypeError(message(argument, expected or f"a {kind.__name__}", type(value).__name__))
 
 
 def neighbour(module: str) -> ModuleType:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import FileFormatError, message
+from ddf_tomo._checks import FileFormatError, file_path, message
 
 HEADER = "ddf_tomo"
 """Name of the entry that says what a file is."""
@@ -20,6 +20,13 @@ HEADER = "ddf_tomo"
 @contextmanager
 def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it becomes ``path`` on success and vanishes on failure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If this is no path of a file.
+    FileNotFoundError
+        If its folder does not exist.
 
     Examples
     --------
@@ -30,7 +37,11 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['note.txt']
     """
-    target = Path(path)
+    target = file_path(path)
+    if target.is_dir():
+        raise ValueError(message("path", "a file name", f"the folder {str(target)!r}"))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(message("path", "a file in an existing folder", repr(str(target))))
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield partial
@@ -84,7 +95,7 @@ def reading_hdf5(path: str | os.PathLike[str], what: str) -> Iterator[Any]:
     """
     import h5py
 
-    if not Path(path).is_file():
+    if not file_path(path).is_file():
         raise FileNotFoundError(message("path", "an existing file", os.fspath(path)))
     try:
         with h5py.File(path, "r") as file:

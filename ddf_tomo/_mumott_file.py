@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, choice, message
+from ddf_tomo._checks import FileFormatError, choice, file_path, message
 from ddf_tomo._files import read_header, replaced_when_complete, write_header
 from ddf_tomo._mumott_frames import (
     INNER_AXIS,
@@ -82,8 +82,8 @@ def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto") -> Mumo
     import h5py
 
     choice(angles, "angles", ANGLE_UNITS)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no file {os.fspath(path)!r}")
+    if not file_path(path).exists():
+        raise FileNotFoundError(message("path", "an existing file", repr(os.fspath(path))))
     try:
         with h5py.File(path, "r") as file:
             return _read(file, angles)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ddf_tomo._checks import message
+from ddf_tomo._checks import NOT_NUMBERS, dense, message, sequence_of
 from ddf_tomo._mumott_file import MumottFile
 
 
@@ -22,24 +22,29 @@ def as_numpy(array: Any) -> np.ndarray:
 def floats(value: ArrayLike, argument: str, like: Any = None) -> Any:
     """A contiguous float32 or float64 array or tensor; other real types become float32, or the dtype of ``like``."""
     if isinstance(value, torch.Tensor) or isinstance(like, torch.Tensor):
-        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(floats(np.array(value), argument))
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(floats(value, argument).copy())
         if tensor.is_complex():
             raise TypeError(message(argument, "real numbers", str(tensor.dtype)))
         if isinstance(like, torch.Tensor):
             if isinstance(value, torch.Tensor) and tensor.device != like.device:
                 raise ValueError(message(argument, f"the data's device {like.device}", tensor.device))
-            return tensor.to(like).contiguous()
+            return dense(tensor, argument).to(like).contiguous()
         if like is not None:
-            return floats(as_numpy(tensor), argument, like)
+            return floats(as_numpy(dense(tensor, argument).double()), argument, like)
+        tensor = dense(tensor, argument)
         return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).contiguous()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except NOT_NUMBERS as error:
+        raise TypeError(message(argument, "real numbers in a regular array", type(value).__name__)) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(message(argument, "real numbers in a regular array", f"{array.dtype} array"))
     # Byte orders other than the machine's come out of files and are no use to torch.
     dtype = (array if like is None else like).dtype.newbyteorder("=")
     dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
     is_plain = array.dtype == dtype and array.flags.c_contiguous
-    return array if is_plain else np.ascontiguousarray(array, dtype)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is told by those who ask for finite numbers
+        return array if is_plain else np.ascontiguousarray(array, dtype)
 
 
 def checked_weights(value: Any, data: Any) -> Any:
@@ -128,11 +133,11 @@ def weights_from_errors(errors: Any, valid: Any) -> Any:
     return where(counts, 1 / where(counts, errors, one) ** 2, 0 * one)
 
 
-def arrays_from_maps(maps: Any, unit_rad2: float, weighted: bool) -> tuple[Any, Any, Any, float]:
+def arrays_from_maps(maps: Any, unit_rad2: float, weighted: bool) -> tuple[Any, Any, Any, float | None]:
     """Scattering covariances in the unit, weights, transmissions, and the pixel size, of all views."""
-    parts = [maps] if hasattr(maps, "scattering") else list(maps)
-    if not parts or not all(hasattr(part, "scattering") for part in parts):
-        raise TypeError(message("maps", "Maps, or a sequence of them", [type(p).__name__ for p in parts]))
+    from ddf_tomo.retrieval.maps import Maps
+
+    parts = [maps] if isinstance(maps, Maps) else sequence_of(Maps, maps, "maps")
     sizes = {part.pixel_size_m for part in parts}
     if len(sizes) > 1:
         raise ValueError(message("maps.pixel_size_m", "one pixel size in all maps", sorted(map(str, sizes))))

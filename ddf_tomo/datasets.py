@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, message
+from ddf_tomo._checks import FileFormatError, check_shape, choice, file_path, message, number, real_array
 from ddf_tomo.radiographs import Radiographs, read_radiographs
 
+FRAMES = ("sample", "reference", "flat")
+SIZES = ("pixel_size_m", "distance_m", "energy_kev")
 FOUR_RODS_ROWS = (112, 142)
 CT_PROJECTIONS_ROWS = (48, 115)
 
@@ -37,9 +39,7 @@ def data_path(name: str) -> Path:
     """
     folder = Path(__file__).parent / "data"
     names = sorted(file.name for file in folder.glob("*.h5"))
-    if name not in names:
-        raise ValueError(message("name", "one of " + ", ".join(map(repr, names)), repr(name)))
-    return folder / name
+    return folder / choice(name, "name", names)
 
 
 def four_rods(path: str | os.PathLike[str] | None = None) -> FourRods:
@@ -66,13 +66,16 @@ def four_rods(path: str | os.PathLike[str] | None = None) -> FourRods:
     """
     import h5py
 
-    source = data_path("four_rods.h5") if path is None else Path(path)
+    source = data_path("four_rods.h5") if path is None else file_path(path)
     if not source.exists():
         raise FileNotFoundError(message("path", "an existing file", str(source)))
     try:
         with h5py.File(source, "r") as file:
-            frames: list[Any] = [file[name][()] for name in ("sample", "reference", "flat")]
-            sizes = [float(file.attrs[name]) for name in ("pixel_size_m", "distance_m", "energy_kev")]
+            frames: list[Any] = [np.asarray(file[name][()]) for name in FRAMES]
+            sizes = [number(file.attrs[name], name, low=0, low_open=True) for name in SIZES]
+        check_shape(frames[0].shape, "sample", (None, None, None))
+        for values, name, shape in zip(frames, FRAMES, (None, frames[0].shape, frames[0].shape[1:]), strict=True):
+            real_array(values, name, shape)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileFormatError(message("path", "a file of the four rods", f"{source}: {error}")) from error
     return FourRods(*frames, *sizes)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, number, real_array
+from ddf_tomo._checks import check_broadcast, check_shape, flag, number, real_array
 from ddf_tomo.operators.rank_two import second_moment_tensor, to_matrix
 
 
@@ -69,6 +69,7 @@ def derive(coefficients: ArrayLike, *, of_harmonics: bool = True, threshold: flo
     True
     """
     values = real_array(coefficients, "coefficients", (None, None, None, None))
+    of_harmonics = flag(of_harmonics, "of_harmonics")
     threshold = number(threshold, "threshold", low=0.0, high=1.0)
     if of_harmonics:
         tensor, mean = second_moment_tensor(values), values[..., 0]
@@ -100,6 +101,7 @@ def angle_between(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     a, b = real_array(first, "first"), real_array(second, "second")
     check_shape(a.shape[-1:], "first (last axis)", (3,))
     check_shape(b.shape[-1:], "second (last axis)", (3,))
+    check_broadcast(a.shape, b.shape, "second")
     # atan2 of |a × b| and |a · b| keeps small angles, which arccos of a rounded cosine loses.
     result: Any = np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), np.abs((a * b).sum(axis=-1)))
     return np.asarray(result)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, integer, message, neighbour, real_array, size_tuple
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, integer, message, neighbour, real_array, sequence_of, size_tuple
 
 ORTHONORMAL_TOLERANCE = 1e-6
 
@@ -190,12 +190,8 @@ class Geometry:
         >>> len(Geometry.concatenate(series))
         4
         """
-        parts = list(geometries)
-        if not parts:
-            raise ValueError(message("geometries", "at least one geometry", "none"))
+        parts = sequence_of(Geometry, geometries, "geometries")
         for part in parts:
-            if not isinstance(part, Geometry):
-                raise TypeError(message("geometries", "Geometry objects", type(part).__name__))
             for name in ("volume_shape", "detector_shape"):
                 if getattr(part, name) != getattr(parts[0], name):
                     raise ValueError(message(name, f"{getattr(parts[0], name)} in every part", getattr(part, name)))
@@ -335,7 +331,8 @@ def rotation_about(axis: ArrayLike, angles_rad: NDArray[np.float64], argument: s
         raise ValueError(message(argument, "a direction", direction.tolist()))
     x, y, z = direction / length
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    sine, cosine = np.sin(angles_rad)[:, None, None], np.cos(angles_rad)[:, None, None]
+    angles = real_array(angles_rad, "angles_rad", (None,))
+    sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
     return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
 
 
@@ -351,14 +348,18 @@ def view_indices(views: Any, count: int) -> NDArray[np.int64]:
     """
     if isinstance(views, slice):
         return np.arange(count)[views]
-    array = np.asarray(views.detach().cpu() if hasattr(views, "detach") else views)
+    expected = "an integer, a slice, a list of integers or a boolean mask"
+    try:
+        array = np.asarray(views.detach().cpu() if hasattr(views, "detach") else views)
+    except NOT_NUMBERS as error:
+        raise TypeError(message("views", expected, repr(views))) from error
     if array.size == 0 and array.dtype != np.bool_:
         return np.zeros(0, np.int64)
     if array.dtype == np.bool_:
         check_shape(array.shape, "views", (count,))
         return np.flatnonzero(array)
     if not np.issubdtype(array.dtype, np.integer) or array.ndim > 1:
-        raise TypeError(message("views", "an integer, a slice, a list of integers or a boolean mask", repr(views)))
+        raise TypeError(message("views", expected, repr(views)))
     indices = np.atleast_1d(array).astype(np.int64)
     if ((indices < -count) | (indices >= count)).any():
         raise IndexError(message("views", f"indices in [{-count}, {count})", repr(views)))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, even_order, integer, message, number, real_array, size_tuple
+from ddf_tomo._checks import even_order, integer, message, number, real_array, size_tuple
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.base import as_tensor
+from ddf_tomo.operators.circle import check_geometry
 from ddf_tomo.operators.spherical_harmonics import evaluate, order_of, orders
 from ddf_tomo.operators.tensor import Response, TensorXRayTransform
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Tilts of a real tensor scan and the number of views at each: fewer views where the tilt shortens the circle.
 SCAN_TILTS_RAD = np.radians([0.0, 7.5, 15.0, 22.5, 30.0, 37.5, 45.0])
+LARGEST_VOLUME = 2**30
 SCAN_VIEWS = (24, 45, 42, 40, 40, 34, 30)
 
 
@@ -52,11 +54,11 @@ def tilt_series(
     255
     """
     tilts = real_array(tilts_rad, "tilts_rad", (None,))
-    check_shape(np.shape(views), "views", tilts.shape)
+    counts = real_array(views, "views", tilts.shape)
     volume = size_tuple(volume_shape, "volume_shape", 3)
     detector = (volume[0], volume[2]) if detector_shape is None else detector_shape
     series = []
-    for tilt, count in zip(tilts, views, strict=True):
+    for tilt, count in zip(tilts, counts, strict=True):
         turn = np.pi if tilt == 0 else 2 * np.pi
         inner = np.arange(integer(count, "views", low=1)) * turn / count
         series.append(Geometry.from_angles(inner, tilt, volume, detector))
@@ -84,7 +86,7 @@ def zonal(directions: NDArray[np.float64], legendre: ArrayLike) -> NDArray[np.fl
     amplitudes = real_array(legendre, "legendre", (None,))
     ell, _ = orders(2 * len(amplitudes) - 2)
     factors: NDArray[np.float64] = amplitudes[ell // 2] / (2 * ell + 1)
-    return evaluate(directions, 2 * len(amplitudes) - 2) * factors
+    return evaluate(real_array(directions, "directions"), 2 * len(amplitudes) - 2) * factors
 
 
 # f = isotropic + 15/8 (1 - t²)², t = q·n: what fibres along n scatter, brightest in the plane across them; of degree 4,
@@ -128,9 +130,11 @@ def helicoidal_fibres(
     (16, 16, 16, 15)
     """
     sizes = size_tuple(shape, "shape", 3)
+    if math.prod(sizes) > LARGEST_VOLUME:
+        raise ValueError(message("shape", f"at most {LARGEST_VOLUME} voxels", sizes))
     order = even_order(ell_max)
-    pitch = number(pitch, "pitch", low=0.0, low_open=True)
-    isotropic = number(isotropic, "isotropic", low=0.0)
+    pitch = number(pitch, "pitch", low=1e-6)
+    isotropic = number(isotropic, "isotropic", low=0.0, high=1e6)
     x, y, z = np.meshgrid(*((np.arange(n) + 0.5) * 2 / n - 1 for n in sizes), indexing="ij")
     radius = np.sqrt((x / 0.75) ** 2 + (y / 0.75) ** 2 + (z / 0.85) ** 2)
     density = np.clip((1.05 - radius) / 0.1, 0, 1) * (0.8 + 0.2 * x)
@@ -184,7 +188,8 @@ def simulate(
     """
     from ddf_tomo.scan import Scan
 
-    factor = integer(oversampling, "oversampling", low=1)
+    factor = integer(oversampling, "oversampling", low=1, high=32)
+    check_geometry(geometry)
     fine = geometry.refined(factor)
     noise = number(noise, "noise", low=0.0)
     if not callable(sample):

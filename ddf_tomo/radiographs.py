@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import FileFormatError, check_shape, message, number, real_array
+from ddf_tomo._checks import FileFormatError, check_shape, file_path, message, number, of_kind, real_array
 
 LARGEST_ANGLE_RAD = 50.0  # eight turns; what lies beyond was meant in degrees
 ANGLE_UNITS = {"rad": 1.0, "radian": 1.0, "radians": 1.0}
@@ -80,6 +80,7 @@ class Radiographs:
             array.setflags(write=False)
         if self.pixel_size_m is not None:
             values["pixel_size_m"] = number(self.pixel_size_m, "pixel_size_m", low=0, high=1e-1, low_open=True)
+        of_kind(Mapping, self.provenance, "provenance", "a mapping of texts")
         values["provenance"] = MappingProxyType({str(key): str(text) for key, text in dict(self.provenance).items()})
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -117,7 +118,7 @@ def read_radiographs(path: str | PathLike[str]) -> Radiographs:
     """
     import h5py
 
-    file = Path(path)
+    file = file_path(path)
     if not file.is_file():
         raise FileNotFoundError(message("path", "an HDF5 file", f"{str(file)!r}, which is no file"))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, choice, even_order, integer, message, number, real_array
+from ddf_tomo._checks import FileFormatError, choice, even_order, flag, integer, message, number, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
@@ -167,7 +168,7 @@ def reconstruct(
         ``"cg"``: conjugate gradients.
     ell_max
         Highest order of the harmonics; ``"auto"`` takes the highest that the acquisition fully determines
-        (`observability`). Asking for more warns.
+        (`observability`), and warns where that is none beyond the mean. Asking for more than is determined warns.
     smoothness
         ``λ`` relative to the response to a constant volume, typically 1e-3 … 1e-1; 0 for none. ``"auto"`` leaves one
         view in ten out, and takes the smoothest solution that predicts them within 1 % of the best; scans of fewer than
@@ -204,6 +205,7 @@ def reconstruct(
         choice(smoothness, "smoothness", ("auto",))
     else:
         smoothness = number(smoothness, "smoothness", low=0.0)
+    progress = None if progress is None else flag(progress, "progress")
     noise_level = None if noise_level is None else number(noise_level, "noise_level", low=0.0)
     order = _chosen_order(scan, ell_max, smoothness != 0)
     data = as_tensor(scan.data).detach().cpu()
@@ -262,7 +264,18 @@ def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool) -> int:
         return 2
     if isinstance(ell_max, str):
         choice(ell_max, "ell_max", ("auto",))
-        return observability(scan.geometry, scan.response, 8).highest_determined_order
+        report = observability(scan.geometry, scan.response, 8)
+        order = report.highest_determined_order
+        if order == 0 and getattr(scan.response, "highest_order", None) != 0:
+            # Few views, or one axis: with a prior a start can be made at directions, but nobody should be left unaware.
+            order = report.automatic_ell_max(regularised=True) if regularised else 0
+            warnings.warn(
+                f"these {len(scan)} views alone do not determine directions everywhere; ell_max={order} was chosen"
+                + (", and the smoothness prior carries part of it" if order else ": more views or tilts are needed"),
+                UserWarning,
+                stacklevel=3,
+            )
+        return order
     order = even_order(ell_max)
     observability(scan.geometry, scan.response, order).warn_if_undetermined(order, regularised=regularised)
     return order

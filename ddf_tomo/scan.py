@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import FileFormatError, check_shape, choice, integer, message, number
+from ddf_tomo._checks import (
+    FileFormatError,
+    angular_response,
+    check_shape,
+    choice,
+    flag,
+    integer,
+    message,
+    number,
+    sequence_of,
+)
 from ddf_tomo._mumott_file import MumottFile, read_mumott_file, write_mumott_file
 from ddf_tomo._response_text import response_from_repr
 from ddf_tomo._scan_arrays import (
@@ -91,7 +101,7 @@ class Scan:
             raise TypeError(message("geometry", "a ddf_tomo.Geometry", type(self.geometry).__name__))
         if not len(self.geometry):
             raise ValueError(message("geometry", "at least one view", "an empty scan"))
-        if not callable(getattr(self.response, "matrix", None)) or not hasattr(self.response, "channels"):
+        if not hasattr(angular_response(self.response), "channels"):
             raise TypeError(message("response", "an angular response such as SaxsResponse(...)", repr(self.response)))
         per_view = _angles_of_views(self.response)
         if per_view is not None:
@@ -129,9 +139,7 @@ class Scan:
         ValueError
             If they differ in response, shapes, voxel size, or in whether they have a diode.
         """
-        parts = list(scans)
-        if not parts or not all(isinstance(part, Scan) for part in parts):
-            raise TypeError(message("scans", "at least one Scan, and nothing else", [type(p).__name__ for p in parts]))
+        parts = sequence_of(Scan, scans, "scans")
         first, per_view = parts[0], [_angles_of_views(part.response) for part in parts]
         joined = all(angles is not None for angles in per_view)
         for part in parts[1:]:
@@ -203,6 +211,7 @@ class Scan:
         (100.0, 1e-05)
         """
         unit = number(unit_rad2, "unit_rad2", low=0, low_open=True)
+        weighted = flag(weighted, "weighted")
         theta, weights, transmission, pixel_size_m = arrays_from_maps(maps, unit, weighted)
         return cls(
             theta,
@@ -212,7 +221,7 @@ class Scan:
             diode=transmission,
             voxel_size_m=pixel_size_m if voxel_size_m is None else voxel_size_m,
             title=title,
-            provenance={"data_unit": f"{unit:g} rad^2", **(provenance or {})},
+            provenance={"data_unit": f"{unit:g} rad^2", **plain({} if provenance is None else provenance)},
         )
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, message, neighbour, real_array
+from ddf_tomo._checks import check_broadcast, check_shape, integer, message, neighbour, of_kind, real_array
 from ddf_tomo._files import replaced_when_complete
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def direction_colour(angle_rad: ArrayLike, strength: ArrayLike) -> NDArray[np.fl
     [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.0]]
     """
     angle, value = real_array(angle_rad, "angle_rad"), real_array(strength, "strength").clip(0, 1)
+    check_broadcast(angle.shape, value.shape, "strength")
     # The piecewise linear hue circle: each primary is full within 60° of its own hue and gone beyond 120°.
     hue = np.mod(2 * angle / TURN, 1)[..., None] * 6 - np.array([0, 2, 4])
     distance = np.abs(np.mod(hue + 3, 6) - 3)
@@ -68,6 +69,11 @@ def show_maps(maps: Maps, path: str | os.PathLike[str] | None = None, view: int 
     """
     neighbour("matplotlib")
     from matplotlib.figure import Figure
+
+    from ddf_tomo.retrieval import Maps
+
+    of_kind(Maps, maps, "maps")
+    view = integer(view, "view")
 
     def image(value: Any, channels: int = 0) -> NDArray[Any]:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
@@ -180,7 +186,10 @@ def show_slices(volumes: Mapping[str, ArrayLike], path: str | os.PathLike[str] |
     >>> len(show_slices({"ramp": np.arange(60.0).reshape(3, 4, 5)}).axes)
     4
     """
+    of_kind(Mapping, volumes, "volumes", "a mapping of titles to volumes")
     values = {title: real_array(volume, title, (None, None, None)) for title, volume in volumes.items()}
+    if not values:
+        raise ValueError(message("volumes", "at least one volume", "none"))
     low, high = _range(np.concatenate([volume.ravel() for volume in values.values()]), False)
     return _draw_middle_slices(values, path, {"cmap": "gray", "vmin": low, "vmax": high}, unit)
 
@@ -208,8 +217,12 @@ def show_directions(
     >>> len(show_directions({"along x": (directions, np.ones((3, 4, 5)))}).axes)
     3
     """
+    of_kind(Mapping, volumes, "volumes", "a mapping of titles to directions and strengths")
     pictures = {}
-    for title, (directions, strength) in volumes.items():
+    for title, pair in volumes.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(message(f"volumes[{title!r}]", "a pair of directions and strengths", type(pair).__name__))
+        directions, strength = pair
         value = real_array(strength, "strength", (None, None, None))
         pictures[title] = axis_colour(directions, value / _range(value[value > 0], False)[1])
     figure = _draw_middle_slices(pictures, path=None, style={}, unit=None)

@@ -258,9 +258,9 @@ def test_concatenate():
     parts = [random_geometry(seed, 2) for seed in range(3)]
     whole = Geometry.concatenate(iter(parts))
     assert whole[2:4] == parts[1]
-    with pytest.raises(ValueError, match="at least one geometry"):
+    with pytest.raises(ValueError, match="at least one Geometry"):
         Geometry.concatenate([])
-    with pytest.raises(TypeError, match="Geometry objects, got str"):
+    with pytest.raises(TypeError, match="nothing else, got str"):
         Geometry.concatenate(["no"])
     with pytest.raises(ValueError, match="detector_shape"):
         Geometry.concatenate([parts[0], random_geometry(9, detector=(8, 8))])

@@ -30,7 +30,8 @@ def geometry_from_vectors(
     ValueError
         If pixels are not squares of the voxel's edge, or a detector is not perpendicular to its beam.
     """
-    ray, centre, j, k = (real_array(value, argument, (None, 3)) for value in (ray, centre, j, k))
+    ray = real_array(ray, argument, (None, 3))
+    centre, j, k = (real_array(value, argument, ray.shape) for value in (centre, j, k))
     lengths = np.linalg.norm(ray, axis=1, keepdims=True)
     if not (lengths > 0).all():
         raise ValueError(message(argument, "rays with a direction", "a ray of length zero"))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from ddf_tomo._checks import message, neighbour, real_array
+from ddf_tomo._checks import NOT_NUMBERS, message, neighbour, of_kind, real_array
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.interop._vectors import detector_centres, geometry_from_vectors
 
@@ -35,6 +35,7 @@ def to_vectors(geometry: Geometry) -> Float64[np.ndarray, "views 12"]:
     >>> to_vectors(geometry)[0].tolist()
     [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
+    of_kind(Geometry, geometry, "geometry")
     parts = (geometry.p, detector_centres(geometry), geometry.k, geometry.j)
     return np.concatenate([part[:, ::-1] for part in parts], axis=1)
 
@@ -78,8 +79,8 @@ def to_projection_geometry(geometry: Geometry) -> dict[str, Any]:
     >>> found["type"], found["DetectorRowCount"], found["DetectorColCount"]
     ('parallel3d_vec', 4, 6)
     """
-    rows, columns = geometry.detector_shape
     vectors = to_vectors(geometry)
+    rows, columns = geometry.detector_shape
     return {"type": "parallel3d_vec", "DetectorRowCount": rows, "DetectorColCount": columns, "Vectors": vectors}
 
 
@@ -93,6 +94,7 @@ def to_volume_geometry(geometry: Geometry) -> dict[str, Any]:
     >>> found["GridSliceCount"], found["GridRowCount"], found["GridColCount"]
     (4, 5, 6)
     """
+    of_kind(Geometry, geometry, "geometry")
     counts = dict(zip(("GridSliceCount", "GridRowCount", "GridColCount"), geometry.volume_shape, strict=True))
     windows: dict[str, float] = {}
     for axis, size in zip("ZYX", geometry.volume_shape, strict=True):
@@ -116,12 +118,17 @@ def geometry_from(projection_geometry: Mapping[str, Any], volume_geometry: Mappi
     >>> again.volume_shape, again.k_offset.round(12).tolist()
     ((4, 5, 6), [0.5, 0.5])
     """
+    for name, value in (("projection_geometry", projection_geometry), ("volume_geometry", volume_geometry)):
+        of_kind(Mapping, value, name, "a dictionary of ASTRA's")
     kind = projection_geometry.get("type")
-    if kind == "parallel3d":
-        projection_geometry = neighbour("astra.functions").geom_2vec(dict(projection_geometry))
-    elif kind != "parallel3d_vec":
+    if isinstance(kind, str) and kind == "parallel3d":
+        projection_geometry = _as_vectors(projection_geometry)
+    elif not isinstance(kind, str) or kind != "parallel3d_vec":
         raise ValueError(message("projection_geometry", "type 'parallel3d_vec' or 'parallel3d'", repr(kind)))
     shape, centre, edge = _volume(volume_geometry)
+    missing = [name for name in ("Vectors", "DetectorRowCount", "DetectorColCount") if name not in projection_geometry]
+    if missing:
+        raise ValueError(message("projection_geometry", f"an entry {missing[0]!r}", list(projection_geometry)))
     vectors = real_array(projection_geometry["Vectors"], "projection_geometry", (None, 12)).reshape(-1, 4, 3)
     vectors[:, 1] -= centre
     vectors /= edge
@@ -129,13 +136,24 @@ def geometry_from(projection_geometry: Mapping[str, Any], volume_geometry: Mappi
     return from_vectors(vectors.reshape(-1, 12), shape, detector_shape)
 
 
+def _as_vectors(projection_geometry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A geometry of rotation angles with one row of vectors for each view, as ASTRA makes them."""
+    convert = neighbour("astra.functions").geom_2vec
+    try:
+        return convert(dict(projection_geometry))
+    except (KeyError, *NOT_NUMBERS) as error:
+        raise ValueError(message("projection_geometry", "a parallel3d geometry of ASTRA", repr(error))) from error
+
+
 def _volume(volume_geometry: Mapping[str, Any]) -> tuple[list[int], np.ndarray, float]:
     """Shape in our order, centre in ASTRA's order, and the edge of a voxel."""
     try:
         shape = [int(volume_geometry[f"Grid{axis}Count"]) for axis in ("Slice", "Row", "Col")]
         windows = [[float(volume_geometry["option"][f"Window{end}{axis}"]) for end in ("Min", "Max")] for axis in "ZYX"]
-    except KeyError as error:
-        raise ValueError(message("volume_geometry", "a 3-D volume geometry of ASTRA", f"none of {error}")) from error
+    except (KeyError, *NOT_NUMBERS) as error:
+        raise ValueError(message("volume_geometry", "a 3-D volume geometry of ASTRA", repr(error))) from error
+    if not min(shape) > 0 or not np.isfinite(windows).all():
+        raise ValueError(message("volume_geometry", "voxels, and windows of finite size", f"{shape}, {windows}"))
     edges = [(high - low) / size for (low, high), size in zip(windows, shape, strict=True)]
     if not min(edges) > 0 or max(edges) - min(edges) > 1e-9 * max(edges):
         raise ValueError(message("volume_geometry", "voxels that are cubes", f"edges {edges} along its z, y, x"))
@@ -169,6 +187,8 @@ def from_sinogram(sinogram: Array) -> Array:
 
 
 def _swapped(stack: Array, argument: str) -> Array:
+    if not hasattr(stack, "swapaxes"):
+        raise TypeError(message(argument, "an array or tensor", type(stack).__name__))
     if np.ndim(stack) != 3:
         raise ValueError(message(argument, "three axes (one channel at a time)", f"{np.ndim(stack)}"))
     return stack.swapaxes(0, 1)

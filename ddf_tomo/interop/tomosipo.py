@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from ddf_tomo._checks import message, neighbour
+from ddf_tomo._checks import message, neighbour, of_kind
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.interop._vectors import detector_centres, geometry_from_vectors
 
@@ -37,6 +37,7 @@ def to_parallel_vec(geometry: Geometry, *, build: bool | None = None) -> Any:
     >>> arguments["shape"], arguments["det_pos"].tolist()
     ((4, 6), [[0.0, 0.0, 2.0]])
     """
+    of_kind(Geometry, geometry, "geometry")
     vectors = (geometry.p, detector_centres(geometry), geometry.j, geometry.k)
     arguments: dict[str, Any] = {name: vector.copy() for name, vector in zip(VECTORS, vectors, strict=True)}
     arguments["shape"] = geometry.detector_shape

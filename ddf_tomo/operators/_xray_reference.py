@@ -33,10 +33,10 @@ def _samples(geometry: Geometry, view: int, like: torch.Tensor) -> Iterator[tupl
 
 def project_reference(geometry: Geometry, volume: torch.Tensor) -> torch.Tensor:
     """Projections ``(view, j, k, channel)`` of one volume ``(x, y, z, channel)``."""
-    flat = volume.reshape(-1, volume.shape[-1])
+    flat = volume.flatten(0, 2)
     projections = flat.new_zeros((len(geometry), *geometry.detector_shape, volume.shape[-1]))
     for view in range(len(geometry)):
-        pixels = projections[view].view(-1, volume.shape[-1])
+        pixels = projections[view].flatten(0, 1)
         for index, weight in _samples(geometry, view, volume):
             pixels += weight * flat[index]
     return projections
@@ -46,9 +46,9 @@ def backproject_reference(geometry: Geometry, projections: torch.Tensor) -> torc
     """Volume ``(x, y, z, channel)``: the transpose of `project_reference`."""
     channels = projections.shape[-1]
     volume = projections.new_zeros((*geometry.volume_shape, channels))
-    flat = volume.view(-1, channels)
+    flat = volume.flatten(0, 2)
     for view in range(len(geometry)):
-        pixels = projections[view].reshape(-1, channels)
+        pixels = projections[view].flatten(0, 1)
         for index, weight in _samples(geometry, view, projections):
             flat.index_add_(0, index, weight * pixels)
     return volume

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import integer, message
+from ddf_tomo._checks import LARGEST_SEED, NOT_NUMBERS, dense, integer, message, number, sequence_of
 from ddf_tomo.geometry import view_indices
 
 Shape = tuple[int | None, ...]  # None: any length, as the number of channels of an X-ray transform
@@ -49,6 +50,7 @@ class LinearOperator(ABC):
     range_shape: Shape
     adjoint_is_exact: bool = True
     device: torch.device | None = None
+    __array_ufunc__ = None  # numpy's arrays leave arithmetic with operators to `__rmul__` and friends
 
     @abstractmethod
     def _apply(self, x: torch.Tensor) -> torch.Tensor: ...
@@ -69,6 +71,8 @@ class LinearOperator(ABC):
         return self._apply(self._checked(tensor)).numpy()
 
     def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        if x.layout != torch.strided:
+            raise TypeError(message("x", "a dense tensor", f"one of layout {x.layout}"))
         if x.dtype not in (torch.float32, torch.float64):
             raise TypeError(message("x", "float32 or float64", x.dtype, "convert it, or scale integers on purpose"))
         if not fits(x.shape[x.ndim - len(self.domain_shape) :] if x.ndim else (), self.domain_shape):
@@ -100,7 +104,7 @@ class LinearOperator(ABC):
 
         A free number of channels is taken as 1.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
         x = torch.randn([1 if n is None else n for n in self.domain_shape], generator=generator).to(self.device)
         size = float(x.norm())
         for _ in range(integer(iterations, "iterations", low=1)):
@@ -114,6 +118,12 @@ class LinearOperator(ABC):
         """The same map on flat arrays, as a `scipy.sparse.linalg.LinearOperator`."""
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
+        try:
+            known = dtype is not None and np.dtype(dtype) in (np.float32, np.float64)
+        except (TypeError, ValueError):
+            known = False
+        if not known:
+            raise TypeError(message("dtype", "numpy.float32 or numpy.float64", repr(dtype)))
         if None in self.domain_shape + self.range_shape:
             raise ValueError(message("shape", "fixed lengths", self.shape, "give the operator its number of channels"))
         domain, range_ = ([int(n or 0) for n in shape] for shape in (self.domain_shape, self.range_shape))
@@ -137,7 +147,7 @@ class LinearOperator(ABC):
         return Scaled(self, -1.0)
 
     def __mul__(self, factor: float) -> LinearOperator:
-        return Scaled(self, float(factor)) if np.ndim(factor) == 0 else NotImplemented
+        return Scaled(self, number(factor, "factor")) if is_number(factor) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -211,8 +221,6 @@ class Scaled(LinearOperator):
     """``factor · A``."""
 
     def __init__(self, operator: LinearOperator, factor: float) -> None:
-        if not math.isfinite(factor):
-            raise ValueError(message("factor", "a finite number", factor))
         self.operator, self.factor, self.device = operator, factor, operator.device
         self.domain_shape, self.range_shape = operator.domain_shape, operator.range_shape
         self.adjoint_is_exact = operator.adjoint_is_exact
@@ -231,12 +239,7 @@ class Stacked(LinearOperator):
     """Operators on the same domain, their outputs one after the other along the first axis (`stack`)."""
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
-        self.operators = tuple(operators)
-        if not self.operators:
-            raise ValueError(message("operators", "at least one operator", "none"))
-        for operator in self.operators:
-            if not isinstance(operator, LinearOperator):
-                raise TypeError(message("operators", "LinearOperator objects", type(operator).__name__))
+        self.operators = tuple(sequence_of(LinearOperator, operators, "operators"))
         first = self.operators[0]
         self.domain_shape, rest = first.domain_shape, first.range_shape[1:]
         for operator in self.operators:
@@ -341,6 +344,11 @@ def common_device(*operators: LinearOperator) -> torch.device | None:
     return next((operator.device for operator in operators if operator.device is not None), None)
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a real number of any kind, of a tensor's or an array's too."""
+    return isinstance(value, Real) or (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0)
+
+
 def shape_text(shape: Shape) -> str:
     """A shape for a message: ``8, 8, 8, channel``."""
     return ", ".join("channel" if n is None else str(n) for n in shape)
@@ -349,11 +357,15 @@ def shape_text(shape: Shape) -> str:
 def as_tensor(x: Any, argument: str = "x") -> torch.Tensor:
     """A tensor that shares memory with ``x`` where the layout allows (read-only and reversed arrays are copied)."""
     if isinstance(x, torch.Tensor):
-        return x
-    array = np.asarray(x)
+        return dense(x, argument)
+    try:
+        array = np.asarray(x)
+    except NOT_NUMBERS as error:
+        raise TypeError(message(argument, "an array of real numbers", type(x).__name__)) from error
     if array.dtype.kind not in "fiub":
         raise TypeError(message(argument, "an array of real numbers", array.dtype))
-    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # Names by size: torch knows neither other byte orders, nor C's names, nor floats of more than eight bytes.
+    native = np.ascontiguousarray(array, dtype=f"{array.dtype.kind}{min(array.dtype.itemsize, 8)}")
     # An axis of length 1 may keep a negative stride in an array that numpy calls contiguous; torch takes none.
     usable = native.flags.writeable and min(native.strides, default=0) >= 0
     return torch.from_numpy(native if usable else native.copy())

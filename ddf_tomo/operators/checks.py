@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddf_tomo._checks import message, number
+from ddf_tomo._checks import LARGEST_SEED, integer, message, number
 from ddf_tomo.operators.base import LinearOperator
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -46,7 +46,7 @@ def check_adjoint(
     >>> check_adjoint(XRayTransform(Geometry.from_angles([0.3], [0.1], (8, 8, 8), (8, 8)))) < 1e-5
     True
     """
-    x = _noise(operator, dtype, torch.Generator().manual_seed(seed))
+    x = _noise(operator, dtype, torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED)))
     y = operator(x)
     there, back = (float((a.double() * b.double()).sum()) for a, b in ((y, y), (x, operator.T(y))))
     return _judge("<A x, y> = <x, Aᵀ y>", abs(there - back) / there if there else abs(back), dtype, tolerance)
@@ -63,7 +63,7 @@ def check_linear(
     >>> check_linear(XRayTransform(Geometry.from_angles([0.3], [0.1], (8, 8, 8), (8, 8)))) < 1e-5
     True
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
     x, y = _noise(operator, dtype, generator), _noise(operator, dtype, generator)
     combined = 0.7 * operator(x) - 1.9 * operator(y)
     scale, defect = float(combined.norm()), float((operator(0.7 * x - 1.9 * y) - combined).norm())
@@ -73,7 +73,7 @@ def check_linear(
 def _noise(operator: LinearOperator, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
     if not isinstance(operator, LinearOperator):
         raise TypeError(message("operator", "a LinearOperator", type(operator).__name__, "make one with wrap(...)"))
-    if dtype not in TOLERANCES:
+    if not isinstance(dtype, torch.dtype) or dtype not in TOLERANCES:
         raise TypeError(message("dtype", "torch.float32 or torch.float64", dtype))
     shape = [3 if n is None else n for n in operator.domain_shape]
     return torch.randn(shape, dtype=dtype, generator=generator).to(operator.device)

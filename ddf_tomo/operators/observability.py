@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import even_order, integer, message, neighbour, number
+from ddf_tomo._checks import angular_response, check_shape, even_order, flag, integer, message, neighbour, number
 from ddf_tomo._files import replaced_when_complete
 from ddf_tomo.geometry import Geometry
+from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.beams_across import beams_across_z, largest_gap, seeing_views, view_spacing
 from ddf_tomo.operators.circle import check_geometry
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, half_sphere_grid
@@ -110,6 +111,7 @@ class Observability:
         A smoothness or learned prior may carry what the data leave open of structures, as long as constant fields are
         fully seen. A tensor always has order 2.
         """
+        regularised = flag(regularised, "regularised")
         highest = max(self.highest_determined_order, int(self.orders[0]))
         following = self.orders == highest + 2
         return highest + 2 if regularised and (following & (self.constant_rank == self.coefficients)).any() else highest
@@ -125,6 +127,7 @@ class Observability:
             Whether a smoothness or learned prior carries one order more.
         """
         order = self.ell_max if ell_max is None else even_order(ell_max)
+        regularised = flag(regularised, "regularised")
         index = np.flatnonzero(self.orders == order)
         if not index.size:
             raise ValueError(message("ell_max", f"one of the orders looked at {self.orders.tolist()}", order))
@@ -265,8 +268,7 @@ def observability(
     ([1, 6, 15, 28, 45], [1, 6, 12, 18, 24], 2)
     """
     check_geometry(geometry)
-    if not hasattr(response, "matrix"):
-        raise TypeError(message("response", "an angular response such as SecondMomentResponse()", repr(response)))
+    angular_response(response)
     if not len(geometry):
         raise ValueError(message("geometry", "at least one view", "none"))
     of_harmonics = getattr(response, "of_harmonics", True)
@@ -337,7 +339,9 @@ def _matrix(response: Any, geometry: Geometry, order: int) -> torch.Tensor:
     """The response, with zero columns above the order that it can see at all."""
     highest = getattr(response, "highest_order", None)
     if highest is None or highest >= order:
-        return response.matrix(geometry, order)
+        matrix = as_tensor(response.matrix(geometry, order), "response.matrix(...)").double()
+        check_shape(matrix.shape, "response.matrix(...)", (len(geometry), None, coefficient_count(order)))
+        return matrix
     seen = response.matrix(geometry, highest)
     return torch.nn.functional.pad(seen, (0, coefficient_count(order) - seen.shape[-1]))
 

@@ -68,7 +68,7 @@ def to_matrix(tensor: Array) -> Array:
     if not isinstance(tensor, Tensor):
         return to_matrix(torch.from_numpy(real_array(tensor, "tensor"))).numpy()
     check_shape(tensor.shape[-1:], "tensor (last axis)", (6,))
-    return tensor[..., list(POSITIONS)].unflatten(-1, (3, 3))
+    return real_tensor(tensor, "tensor")[..., list(POSITIONS)].unflatten(-1, (3, 3))
 
 
 def from_matrix(matrix: Array) -> Array:
@@ -83,6 +83,7 @@ def from_matrix(matrix: Array) -> Array:
     if not isinstance(matrix, Tensor):
         return from_matrix(torch.from_numpy(real_array(matrix, "matrix"))).numpy()
     check_shape(matrix.shape[-2:], "matrix (last two axes)", (3, 3))
+    matrix = real_tensor(matrix, "matrix")
     return ((matrix + matrix.mT) / 2)[..., list(ROWS), list(COLUMNS)]
 
 

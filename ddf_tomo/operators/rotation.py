@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, even_order, message, real_array
+from ddf_tomo._checks import check_shape, dense, even_order, message, real_array
 from ddf_tomo.geometry import ORTHONORMAL_TOLERANCE
 from ddf_tomo.operators.spherical_harmonics import Array, evaluate, order_of, real_tensor, sphere_quadrature
 
@@ -96,7 +96,7 @@ def rotate(coefficients: Array, rotation: ArrayLike | Tensor) -> Array:
     """
     if not isinstance(coefficients, Tensor):
         array = torch.from_numpy(np.atleast_1d(real_array(coefficients, "coefficients")))
-        matrix = rotation.detach().cpu() if isinstance(rotation, Tensor) else rotation
+        matrix = dense(rotation, "rotation").detach().cpu() if isinstance(rotation, Tensor) else rotation
         return rotate(array, matrix).numpy()
     order = order_of(coefficients.shape[-1] if coefficients.ndim else 0)
     coefficients = real_tensor(coefficients, "coefficients")

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, even_order, integer, message, real_array
+from ddf_tomo._checks import check_broadcast, check_shape, dense, even_order, integer, message, real_array
+
+LARGEST_COUNT = 10**7
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 
@@ -47,6 +49,7 @@ def order_of(count: int, argument: str = "coefficients") -> int:
     >>> order_of(15)
     4
     """
+    count = integer(count, argument, high=LARGEST_COUNT)
     order = (isqrt(8 * count + 1) - 3) // 2
     if order < 0 or order % 2 or (order + 1) * (order + 2) // 2 != count:
         raise ValueError(message(argument, "1, 6, 15, 28, 45, … coefficients on the last axis", count))
@@ -143,7 +146,7 @@ def half_sphere_grid(count: int) -> NDArray[np.float64]:
     >>> half_sphere_grid(500).shape
     (500, 3)
     """
-    n = np.arange(integer(count, "count", low=1))
+    n = np.arange(integer(count, "count", low=1, high=LARGEST_COUNT))
     z = (n + 0.5) / len(n)
     azimuth = np.pi * (3 - sqrt(5)) * n
     radius = np.sqrt(1 - z**2)
@@ -197,6 +200,8 @@ def from_function(
     order = even_order(ell_max)
     degree = 2 * order + 32 if degree is None else integer(degree, "degree", low=2 * order, high=512)
     directions, weights = sphere_quadrature(degree)
+    if not callable(function):
+        raise TypeError(message("function", "a function of directions", type(function).__name__))
     values = real_array(function(directions), "values of function")
     check_shape(values.shape[-1:], "values of function (last axis)", (len(weights),))
     return (values * weights) @ evaluate(directions, order)
@@ -251,6 +256,7 @@ def multiply(first: Array, second: Array, ell_max: int | None = None) -> Array:
         arrays = [torch.from_numpy(real_array(a, name)) for a, name in ((first, "first"), (second, "second"))]
         return multiply(arrays[0], arrays[1], ell_max).numpy()
     first, second = real_tensor(first, "first"), real_tensor(second, "second")
+    check_broadcast(first.shape[:-1], second.shape[:-1], "second")
     order_1, order_2 = order_of(_last(first, "first"), "first"), order_of(_last(second, "second"), "second")
     order = even_order(order_1 + order_2 if ell_max is None else ell_max)
     dtype = torch.promote_types(first.dtype, second.dtype)
@@ -291,7 +297,7 @@ def resize(coefficients: Array, ell_max: int) -> Array:
         return resize(torch.from_numpy(real_array(coefficients, "coefficients")), ell_max).numpy()
     found = _last(coefficients, "coefficients")
     order_of(found)
-    return torch.nn.functional.pad(coefficients, (0, coefficient_count(ell_max) - found))
+    return torch.nn.functional.pad(real_tensor(coefficients, "coefficients"), (0, coefficient_count(ell_max) - found))
 
 
 def real_tensor(tensor: Tensor, argument: str) -> Tensor:
@@ -302,7 +308,7 @@ def real_tensor(tensor: Tensor, argument: str) -> Tensor:
     >>> real_tensor(torch.tensor([1, 2]), "values").dtype
     torch.float64
     """
-    if tensor.is_complex():
+    if dense(tensor, argument).is_complex():
         raise TypeError(message(argument, "real numbers", "complex numbers"))
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ddf_tomo._checks import check_shape, integer, message
+from ddf_tomo._checks import angular_response, check_shape, integer, message
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators.autograd import OpaqueOperator
 from ddf_tomo.operators.base import as_tensor
@@ -65,8 +65,7 @@ class TensorXRayTransform(OpaqueOperator):
     ) -> None:
         super().__init__()
         projector = XRayTransform(geometry, backend, device)
-        if not callable(getattr(response, "matrix", None)):
-            raise TypeError(message("response", "an angular response such as SaxsResponse(...)", repr(response)))
+        angular_response(response)
         self._set(projector, as_tensor(response.matrix(geometry, ell_max), "response.matrix(...)"), chunk_views)
         self.geometry, self.response, self.ell_max = geometry, response, ell_max
 
@@ -75,10 +74,9 @@ class TensorXRayTransform(OpaqueOperator):
         views, channels, coefficients = matrix.shape
         if not torch.isfinite(matrix).all():
             raise ValueError(message("response.matrix(...)", "finite values", "NaN or infinite ones"))
-        self.device, self.projector, self.chunk_views = projector.device, projector, chunk_views
+        self.device, self.projector = projector.device, projector
+        self.chunk_views = None if chunk_views is None else integer(chunk_views, "chunk_views", low=1)
         self.matrix = matrix.to(projector.device, torch.float64)
-        if chunk_views is not None:
-            integer(chunk_views, "chunk_views", low=1)
         self.domain_shape = (*projector.geometry.volume_shape, coefficients)
         self.range_shape = (views, *projector.geometry.detector_shape, channels)
 

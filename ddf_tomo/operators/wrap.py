@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import message, size_tuple
+from ddf_tomo._checks import NOT_NUMBERS, flag, message, size_tuple
 from ddf_tomo.operators.autograd import OpaqueOperator
 from ddf_tomo.operators.base import as_tensor
 
@@ -30,8 +30,7 @@ class Wrapped(OpaqueOperator):
         self._functions = forward, adjoint
         self._numpy, self._flat = numpy, flat
         self.domain_shape, self.range_shape = (
-            size_tuple(shape, name, np.size(shape))
-            for shape, name in ((domain_shape, "domain_shape"), (range_shape, "range_shape"))
+            _sizes(shape, name) for shape, name in ((domain_shape, "domain_shape"), (range_shape, "range_shape"))
         )
         self.adjoint_is_exact = False
         self.device = torch.device("cpu") if numpy else None
@@ -59,6 +58,15 @@ class Wrapped(OpaqueOperator):
         if tensor.numel() != math.prod(shape) or not (self._flat or tuple(tensor.shape) == shape):
             raise ValueError(message(name, f"shape {shape}", tuple(tensor.shape)))
         return tensor.reshape(shape)
+
+
+def _sizes(shape: Any, name: str) -> tuple[int, ...]:
+    """A shape of any length."""
+    try:
+        length = int(np.size(shape))
+    except NOT_NUMBERS:
+        length = 1
+    return size_tuple(shape, name, length)
 
 
 def wrap(
@@ -93,6 +101,7 @@ def wrap(
     >>> A(torch.tensor([1.0, 2.0, 3.0]))
     tensor([3., 6.])
     """
+    numpy = None if numpy is None else flag(numpy, "numpy")
     matrix_like = hasattr(op, "matvec") and hasattr(op, "rmatvec")
     if isinstance(op, tuple) and len(op) == 2 and all(map(callable, op)):
         forward, adjoint = op
@@ -108,7 +117,7 @@ def wrap(
         domain_shape = (columns,) if domain_shape is None else domain_shape
         range_shape = (rows,) if range_shape is None else range_shape
         for shape, size, name in ((domain_shape, columns, "domain_shape"), (range_shape, rows, "range_shape")):
-            if np.prod(shape) != size:
+            if math.prod(_sizes(shape, name)) != size:
                 raise ValueError(message(name, f"a shape of {size} elements", shape))
     domain_shape = getattr(op, "domain_shape", None) if domain_shape is None else domain_shape
     range_shape = getattr(op, "range_shape", None) if range_shape is None else range_shape

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import check_shape, choice, integer, message
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, choice, integer, message
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators._xray_reference import backproject_reference, project_reference
 from ddf_tomo.operators.autograd import OpaqueOperator
@@ -134,7 +134,7 @@ class XRayTransform(OpaqueOperator):
 def _device(device: Any) -> torch.device:
     try:
         return torch.device("cpu" if device is None else device)
-    except (TypeError, RuntimeError) as error:
+    except NOT_NUMBERS as error:
         raise TypeError(message("device", "a torch device such as 'cpu' or 'cuda:0'", repr(device))) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, integer, message, number, size_tuple
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, integer, message, number, real_array, size_tuple
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.responses import IsotropicResponse
 from ddf_tomo.radiographs import Radiographs
@@ -112,9 +112,11 @@ def absorption(
         integrals -= drift
         air_transmission = np.exp(-air_level)
         _warn_of_air(air_transmission)
-    weights = np.where(valid, counts / gain, 0)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what leaves the range is told below
+        weights = np.where(valid, counts / gain, 0)
     data, weights = (
-        np.ascontiguousarray(a[:, ::-1].swapaxes(1, 2)[..., None], np.float32) for a in (integrals, weights)
+        real_array(a[:, ::-1].swapaxes(1, 2)[..., None], name, dtype=np.float32)
+        for a, name in ((integrals, "line integrals"), (weights, "frames / counts_per_photon"))
     )
     return Absorption(data, weights, radiographs.angles_rad, air_transmission)
 
@@ -196,7 +198,10 @@ def _air_background(
         mask = np.zeros((rows, columns), bool)
         mask[:, :width] = mask[:, columns - width :] = True
     else:
-        mask = np.asarray(air)
+        try:
+            mask = np.asarray(air)
+        except NOT_NUMBERS as error:
+            raise TypeError(message("air", "'margins', a boolean mask or None", type(air).__name__)) from error
         if mask.dtype != np.bool_:
             raise TypeError(message("air", "'margins', a boolean mask or None", f"an array of {mask.dtype}"))
         check_shape(mask.shape[-2:], "air", (rows, columns))

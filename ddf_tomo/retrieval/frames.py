@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, choice, message, number
+from ddf_tomo._checks import check_shape, choice, dense, flag, message, number, real_array
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
 from ddf_tomo.retrieval.differential import MINIMUM_STEPS, PASSES, Fit, fit_view, halo
 from ddf_tomo.retrieval.maps import Array, Maps
@@ -84,6 +84,7 @@ def retrieve(
     fit = METHODS[choice(method, "method", tuple(METHODS))]
     frames, beam = _frames(sample, "sample"), _frames(reference, "reference")
     _check_match(frames, beam)
+    frames, beam = dense(frames, "sample"), dense(beam, "reference")
     rows, columns = frames.shape[-2:]
     smoothing = number(smoothing, "smoothing", low=0, high=10)
     window = number(window, "window", low=0.5, high=max(rows, columns))
@@ -91,12 +92,12 @@ def retrieve(
     if min(rows, columns) < least:
         hint = f"Smoothing and derivatives reach over {least // 2} pixels to every side"
         raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
+    background = flag(background, "background")
+    progress = frames.numel() > LONG if progress is None else flag(progress, "progress")
     confidence = _weights(weights, frames)
 
     bands = _bands(rows, max(1, BAND // columns), halo(window, smoothing))
     total = frames.numel() // (rows * columns) * len(bands)
-    if progress is None:
-        progress = frames.numel() > LONG
     from tqdm import tqdm
 
     views = frames.shape[:-3]
@@ -193,11 +194,8 @@ def _weights(weights: Any, frames: Tensor) -> Tensor:
     if weights is None:
         return torch.ones(shape, dtype=frames.dtype, device=frames.device)
     if not isinstance(weights, Tensor):
-        try:
-            weights = torch.from_numpy(np.array(weights, dtype=np.float64, order="C"))
-        except (TypeError, ValueError) as error:
-            raise TypeError(message("weights", "real numbers in a regular array", type(weights).__name__)) from error
-    check_shape(tuple(weights.shape), "weights", shape)
+        weights = torch.from_numpy(real_array(weights, "weights", finite=False))
+    check_shape(tuple(dense(weights, "weights").shape), "weights", shape)
     if not torch.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
         raise ValueError(message("weights", "finite, non-negative numbers, not all zero", "others"))
     # Only ratios of weights matter: bring the largest to 1, so that no sum over- or underflows.

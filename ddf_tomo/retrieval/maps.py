@@ -17,7 +17,8 @@ from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, w
 Array = NDArray[Any] | Tensor
 LAYOUT = "ddf_tomo maps 1"
 CHANNELS = {"displacement": (2,), "displacement_error": (2,), "covariance": (3,), "covariance_error": (3,)}
-OPTIONAL = ("pixel_size_m", "distance_m")
+LENGTHS_M = {"pixel_size_m": (1e-12, 1.0), "distance_m": (1e-6, 1e6)}  # what can be right
+OPTIONAL = tuple(LENGTHS_M)
 
 
 class Direction(NamedTuple):
@@ -82,13 +83,20 @@ class Maps:
     distance_m: float | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(np.shape(self.transmission))
+        shape = tuple(getattr(self.transmission, "shape", ()))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in OPTIONAL:
+                if not isinstance(value, np.ndarray | Tensor):
+                    raise TypeError(message(field.name, "a numpy array or torch tensor", type(value).__name__))
+                kind = str(value.dtype).removeprefix("torch.")
+                if (kind == "bool") != (field.name == "valid") or not kind.startswith(("bool", "float", "int", "uint")):
+                    expected = "true and false" if field.name == "valid" else "real numbers"
+                    raise TypeError(message(field.name, expected, f"dtype {kind}"))
                 check_shape(tuple(value.shape), field.name, shape + CHANNELS.get(field.name, ()))
             elif value is not None:
-                object.__setattr__(self, field.name, number(value, field.name, low=0, low_open=True))
+                low, high = LENGTHS_M[field.name]
+                object.__setattr__(self, field.name, number(value, field.name, low=low, high=high))
 
     def __repr__(self) -> str:
         shape = tuple(self.transmission.shape)

@@ -151,7 +151,9 @@ def mirror_correlation(projections: ArrayLike, angles_rad: ArrayLike, column: fl
     1.0
     """
     data = real_array(projections, "projections")
-    data = data[..., 0] if data.ndim == 4 else data
+    if data.ndim == 4:
+        check_shape(data.shape, "projections", (None, None, None, 1))
+        data = data[..., 0]
     check_shape(data.shape, "projections", (None, None, None))
     angles = real_array(angles_rad, "angles_rad", data.shape[:1])
     if len(angles) < 2:
@@ -163,7 +165,9 @@ def mirror_correlation(projections: ArrayLike, angles_rad: ArrayLike, column: fl
     mirrored = 2 * column - positions
     inside = (mirrored >= 0) & (mirrored <= positions[-1])
     other = np.stack([np.interp(mirrored[inside], positions, row) for row in data[second].T], axis=1)
-    a, b = data[first][inside] - data[first][inside].mean(), other - other.mean()
+    unit = max(np.abs(data[[first, second]]).max(initial=0.0), np.finfo(float).tiny)  # keeps squares in range
+    one, other = data[first][inside] / unit, other / unit
+    a, b = one - one.mean(), other - other.mean()
     scale = math.sqrt(float((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / scale) if scale > 0 else 0.0
 

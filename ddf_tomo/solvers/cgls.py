@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import integer, message, number
+from ddf_tomo._checks import flag, integer, message, number
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
 from ddf_tomo.solvers.result import Callback, Solution, iterations_with_progress
 
@@ -83,9 +83,12 @@ def cgls(
     y, weights = _checked_data(A, y, weights)
     if penalty is not None and not isinstance(penalty, LinearOperator):
         raise TypeError(message("penalty", "a LinearOperator or None", type(penalty).__name__))
+    if callback is not None and not callable(callback):
+        raise TypeError(message("callback", "a function or None", type(callback).__name__))
     iterations = integer(iterations, "iterations", low=0)
     tikhonov = number(tikhonov, "tikhonov", low=0.0)
     tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
+    progress = None if progress is None else flag(progress, "progress")
     limit = -1.0 if noise_level is None else number(noise_level, "noise_level", low=0.0)
 
     def half_weighted(data: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import message, neighbour
+from ddf_tomo._checks import message, neighbour, of_kind
 from ddf_tomo._scan_arrays import as_numpy
 from ddf_tomo.interop.mumott.geometry import geometry_from, response_from, to_geometry
 from ddf_tomo.scan import Scan
@@ -44,6 +44,8 @@ def scan_from(data_container: Any, response: Any = None, **options: Any) -> Scan
     >>> np.shares_memory(again.data, scan.data), again.geometry == geometry
     (True, True)
     """
+    if not (hasattr(data_container, "projections") and hasattr(data_container, "geometry")):
+        raise TypeError(message("data_container", "a DataContainer of MUMOTT's", type(data_container).__name__))
     projections = list(data_container.projections)
     if not projections:
         raise ValueError(message("data_container", "at least one projection", "none"))
@@ -74,6 +76,7 @@ def to_data_container(scan: Scan) -> Any:
     ValueError
         If the scan's frames are of both hands.
     """
+    of_kind(Scan, scan, "scan")
     container = neighbour("mumott.data_handling").DataContainer()
     stack = neighbour("mumott.core.projection_stack")
     geometry = to_geometry(scan.geometry, scan.response)

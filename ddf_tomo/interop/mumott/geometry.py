@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import neighbour
+from ddf_tomo._checks import angular_response, message, neighbour, of_kind
 from ddf_tomo._mumott_frames import (
     INNER_AXIS,
     OUTER_AXIS,
@@ -141,6 +141,9 @@ def to_geometry(
     >>> np.round(theirs.inner_angles, 9).tolist(), geometry_from(theirs) == geometry
     ([0.0, 0.5], True)
     """
+    of_kind(Geometry, geometry, "geometry")
+    if response is not None:
+        angular_response(response)
     module = neighbour("mumott.core.geometry")
     rotations, start = frames_from_geometry(geometry, p_0, j_0, k_0)
     theirs = module.Geometry()
@@ -175,6 +178,8 @@ def _floats(offsets: Sequence[Any]) -> NDArray[np.float64]:
 
 def _directions(mumott_geometry: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """``(p_0, j_0, k_0)`` after the system rotations, each applied to all three in turn."""
+    if not hasattr(mumott_geometry, "system_rotations"):
+        raise TypeError(message("mumott_geometry", "a mumott.Geometry", type(mumott_geometry).__name__))
     turn = np.eye(3)
     for rotation in mumott_geometry.system_rotations:
         turn = np.asarray(rotation, float) @ turn
