@@ -191,6 +191,17 @@ def test_as_tensor_shares_memory_where_it_can():
         as_tensor(np.ones(2) * 1j, "data")
 
 
+def test_what_no_operator_takes():
+    with pytest.raises(TypeError, match=r"^x: expected a dense tensor"):
+        A(torch.ones(4).to_sparse())
+    for ragged in ([[1.0], [1.0, 2.0]], "text", [None]):
+        with pytest.raises(TypeError, match=r"^x: expected an array of real numbers"):
+            A(ragged)
+    for dtype in (np.float16, int, "nonsense", None, object):
+        with pytest.raises(TypeError, match=r"^dtype: expected numpy.float32 or numpy.float64"):
+            A.to_scipy(dtype)
+
+
 def test_shapes():
     assert fits((2, 3), (2, None))
     assert not fits((2, 3), (2, 4))

@@ -79,6 +79,7 @@ def test_ours_in_scipys_hands():
         (((abs, 3), (3,), (3,)), TypeError, "^op: expected an object with"),
         (((abs, abs),), TypeError, "^domain_shape, range_shape: expected both shapes, since op does not tell them"),
         (((abs, abs), (3,)), TypeError, "^domain_shape, range_shape: expected both shapes"),
+        (((abs, abs), [[1], [2, 3]], (3,)), (TypeError, ValueError), "^domain_shape: expected"),
         (((abs, abs), (3.5,), (3,)), ValueError, "^domain_shape: expected 1 positive integers"),
         (((abs, abs), (3,), (0, 2)), ValueError, "^range_shape: expected 2 positive integers"),
         (

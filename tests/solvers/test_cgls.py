@@ -226,6 +226,7 @@ BAD = [
     ({"tikhonov": "much"}, TypeError, "^tikhonov: expected a finite number"),
     ({"penalty": PENALTY}, TypeError, "^penalty: expected a LinearOperator or None, got ndarray"),
     ({"penalty": operator(np.eye(3)), "tikhonov": 1}, ValueError, r"^penalty: expected domain \(7\), got \(3,\)"),
+    ({"callback": 3}, TypeError, "^callback: expected a function or None"),
     ({"iterations": -1}, ValueError, "^iterations: expected an integer"),
     ({"iterations": 2.5}, ValueError, "^iterations: expected an integer"),
     ({"noise_level": np.nan}, ValueError, "^noise_level: expected a finite number"),
