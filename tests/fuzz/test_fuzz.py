@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ddf_tomo as dt
@@ -28,7 +28,12 @@ SLOW = {"figures", "interop.mumott", "observability", "automatic_ell_max", "reco
 def test_right_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some of the texts that stand for a path are names of files
 
-    @settings(max_examples=4 if name in SLOW else 15, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=4 if name in SLOW else 15,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],  # a case is short enough to be read, and takes long to be shrunk
+    )
     @given(st.randoms(use_true_random=False))
     def check(rng):
         function, arguments = case(name, rng)
@@ -40,10 +45,9 @@ def test_right_or_refused(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_right_arguments_are_accepted(name, monkeypatch, tmp_path):
-    monkeypatch.setattr("tests.fuzz.entry_points.spoiled", lambda value, source: value)
+    monkeypatch.setattr("tests.fuzz.table.spoiled", lambda value, source: value)
     monkeypatch.chdir(tmp_path)
-    kinds = {run.run_one(0, name, index).kind for index in range(12)}
-    assert "accepted" in kinds
+    assert any(run.run_one(0, name, index).kind == "accepted" for index in range(12))
 
 
 def failing(error):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import ddf_tomo as dt
+from ddf_tomo.retrieval import Maps
 
 NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 7, 10**30, -(10**30), 2**63, 0.5, -0.0, 2.0, 1e-5, 25.0, 90.0, 360.0, 1e300, -1e300, 1e38, 5e-324,
@@ -228,3 +229,26 @@ def _with_values(array: np.ndarray, tensor: bool, source: Source) -> Any:
         else:
             array = np.full_like(array, value)
     return torch.from_numpy(np.ascontiguousarray(array)) if tensor else array
+
+
+def maps_arguments(s: Source, shape: tuple[int, ...]) -> dict[str, Any]:
+    one = s.generator().uniform(0.5, 1.5, (9, *shape))
+    pair, triple = np.stack([one[1], one[2]], -1), np.stack([one[3], one[4], one[5]], -1)
+    return {
+        "transmission": one[0],
+        "displacement": pair,
+        "covariance": triple,
+        "background": one[6],
+        "transmission_error": one[7],
+        "displacement_error": pair,
+        "covariance_error": triple,
+        "background_error": one[8],
+        "residual": one[0],
+        "valid": one[0] > 0.6,
+        "pixel_size_m": 1e-5,
+        "distance_m": 1.0,
+    }
+
+
+def maps(s: Source, shape: tuple[int, ...]) -> Maps:
+    return Maps(**maps_arguments(s, shape))
