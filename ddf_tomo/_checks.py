@@ -27,6 +27,7 @@ INSTALL_LINES = {
 }
 
 LARGEST_SEED = 2**63 - 1
+MOST_ITERATIONS = 10_000  # far more than any method here needs, and an end for a slip of the keyboard
 
 # What conversions to numbers raise; the last one is torch's.
 NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)

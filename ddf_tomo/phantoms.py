@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Tilts of a real tensor scan and the number of views at each: fewer views where the tilt shortens the circle.
 SCAN_TILTS_RAD = np.radians([0.0, 7.5, 15.0, 22.5, 30.0, 37.5, 45.0])
-LARGEST_VOLUME = 2**30
+LARGEST_VOLUME, MOST_VIEWS = 2**30, 10**6
 SCAN_VIEWS = (24, 45, 42, 40, 40, 34, 30)
 
 
@@ -60,7 +60,7 @@ def tilt_series(
     series = []
     for tilt, count in zip(tilts, counts, strict=True):
         turn = np.pi if tilt == 0 else 2 * np.pi
-        inner = np.arange(integer(count, "views", low=1)) * turn / count
+        inner = np.arange(integer(count, "views", low=1, high=MOST_VIEWS)) * turn / count
         series.append(Geometry.from_angles(inner, tilt, volume, detector))
     return Geometry.concatenate(series)
 

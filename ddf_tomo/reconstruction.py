@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, choice, even_order, flag, integer, message, number, real_array
+from ddf_tomo._checks import (
+    MOST_ITERATIONS,
+    FileFormatError,
+    choice,
+    even_order,
+    flag,
+    integer,
+    message,
+    number,
+    real_array,
+)
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
@@ -200,7 +210,7 @@ def reconstruct(
     if not isinstance(scan, Scan):
         raise TypeError(message("scan", "a ddf_tomo.Scan", type(scan).__name__))
     choice(method, "method", METHODS)
-    iterations = integer(iterations, "iterations", low=1)
+    iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
     if isinstance(smoothness, str):
         choice(smoothness, "smoothness", ("auto",))
     else:

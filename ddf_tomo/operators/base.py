@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import LARGEST_SEED, NOT_NUMBERS, dense, integer, message, number, sequence_of
+from ddf_tomo._checks import LARGEST_SEED, MOST_ITERATIONS, NOT_NUMBERS, dense, integer, message, number, sequence_of
 from ddf_tomo.geometry import view_indices
 
 Shape = tuple[int | None, ...]  # None: any length, as the number of channels of an X-ray transform
@@ -107,7 +107,7 @@ class LinearOperator(ABC):
         generator = torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
         x = torch.randn([1 if n is None else n for n in self.domain_shape], generator=generator).to(self.device)
         size = float(x.norm())
-        for _ in range(integer(iterations, "iterations", low=1)):
+        for _ in range(integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)):
             if size == 0:
                 return 0.0
             x = self.T(self(x / size))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import flag, integer, message, number
+from ddf_tomo._checks import MOST_ITERATIONS, flag, integer, message, number
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
 from ddf_tomo.solvers.result import Callback, Solution, iterations_with_progress
 
@@ -85,7 +85,7 @@ def cgls(
         raise TypeError(message("penalty", "a LinearOperator or None", type(penalty).__name__))
     if callback is not None and not callable(callback):
         raise TypeError(message("callback", "a function or None", type(callback).__name__))
-    iterations = integer(iterations, "iterations", low=0)
+    iterations = integer(iterations, "iterations", low=0, high=MOST_ITERATIONS)
     tikhonov = number(tikhonov, "tikhonov", low=0.0)
     tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
     progress = None if progress is None else flag(progress, "progress")
