@@ -18,7 +18,7 @@ from ddf_tomo.solvers.cgls import cgls
 CANDIDATES = tuple(10.0 ** (-power / 2) for power in range(1, 9))  # 0.3 … 1e-4, relative to `penalty_scale`
 FALLBACK = 0.01
 TOLERATED = 1.01
-ITERATIONS = 5
+ITERATIONS = 8
 
 
 def penalty_scale(A: LinearOperator, weights: torch.Tensor | None) -> float:
