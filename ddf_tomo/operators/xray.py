@@ -113,9 +113,8 @@ class XRayTransform(OpaqueOperator):
         rows, columns = self.geometry.detector_shape
         channels = volume.shape[-1]
         check_shape(projections.shape, "projections", (len(views), rows, columns, channels))
-        if (
-            self._is_axial
-        ):  # the planes do not mix, and are to the kernel what channels are: the same memory, longer vectors
+        if self._is_axial:
+            # Planes do not mix, and are to the kernel what channels are: the same memory, longer vectors.
             channels, columns = channels * columns, 1
         arrays = volume.numpy().reshape(-1), projections.numpy().reshape(-1), channels, rows, columns
         table = self._table[views]
