@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,14 +121,13 @@ class XRayTransform(OpaqueOperator):
         table = self._table[views]
         table[:, 3:6] *= channels
         if way == "forward":
-            in_parallel(len(views) * rows, 8, lambda a, b: kernel.forward_rows(*arrays, table, a, b))
+            in_parallel(len(views) * rows, 8, partial(kernel.forward_rows, *arrays, table))
             return
         for axis in range(3):
             chosen = np.flatnonzero(self._main_axis[views] == axis)
             if chosen.size:
-                slices = self.geometry.volume_shape[axis]
-                work = lambda a, b, chosen=chosen: kernel.adjoint_slab(*arrays, table, chosen, a, b)  # noqa: E731
-                in_parallel(slices, SLICES_A_SLAB, work)
+                slab = partial(kernel.adjoint_slab, *arrays, table, chosen)
+                in_parallel(self.geometry.volume_shape[axis], SLICES_A_SLAB, slab)
 
 
 def _device(device: Any) -> torch.device:
