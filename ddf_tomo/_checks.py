@@ -53,6 +53,8 @@ def real_array(
 ) -> NDArray[Any]:
     """A real, finite array of the given shape (``None`` matches any length); always a copy of the caller's data."""
     try:
+        if hasattr(value, "numpy"):  # tensors: numpy's own way in warns from torch's missing keyword
+            value = value.numpy()
         is_complex = np.iscomplexobj(value)
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and is told below
             array: NDArray[Any] = np.array(() if is_complex else value, dtype=dtype, order="C")
