@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def summary(results: list[list[Any]], seed: int, seconds: float) -> str:
         by_entry[name][kind] += 1
         by_entry[name]["fault"] += bool(fault)
     columns = [kind for kind, _ in kinds.most_common()]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "h5py", "numba", "mumott"))
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", "h5py", "numba", "mumott"))
     lines = [
         "# Fuzz run over all public entry points",
         "",
@@ -127,6 +127,13 @@ def summary(results: list[list[Any]], seed: int, seconds: float) -> str:
     lines += ["", "## Violations", ""] if faults else []
     lines += [f"- {name} {index}: {fault.splitlines()[0]}" for name, index, _, fault in faults]
     return "\n".join(lines) + "\n"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def main() -> int:
