@@ -139,6 +139,7 @@ def _projections(file: Any) -> list[Any]:
     return [group[name] for name in names]
 
 
+@np.errstate(over="ignore")  # what float32 cannot hold becomes infinite, and the scan tells of it
 def _padded_arrays(
     projections: list[Any],
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, NDArray[np.int64]]:
