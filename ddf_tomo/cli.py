@@ -138,9 +138,8 @@ def reconstruct(
         measured = measured.binned(binning)
     result = ddf_tomo.reconstruct(measured, method=method, **options, **_given(iterations=iterations))
     result.save(output)
-    relative_residual = result.residuals[-1] / result.residuals[0] if result.residuals[0] else 0.0
     figures = {"views": len(measured), "shape": list(result.coefficients.shape), "ell_max": result.ell_max}
-    _tell(figures | dict(result.settings) | {"relative_residual": relative_residual, "output": str(output)}, as_json)
+    _tell(figures | dict(result.settings) | {"output": str(output)}, as_json)
 
 
 @app.command()

@@ -83,14 +83,14 @@ def absorption_volume(folder: Path) -> Figures:
     """Step (b): the attenuation of a measured sample, as the scalar case of the tensor reconstruction."""
     from ddf_tomo.retrieval.absorption import absorption_scan
 
-    scan = absorption_scan(datasets.ct_projections()).binned(2)
+    scan = absorption_scan(datasets.ct_projections())
     volume = reconstruct(scan)
     volume.save(folder / "ct_volume.h5")
     density = volume.coefficients[..., 0]
     show_slices({"attenuation": density}, folder / "ct_volume.png", "per voxel")
     bright = density > 0.5 * np.percentile(density, 99.9)
     return {
-        "axis, columns off the detector's centre": round(2 * float(scan.geometry.j_offset.mean()), 2),
+        "axis, columns off the detector's centre": round(float(scan.geometry.j_offset.mean()), 2),
         "residual, share of the data": round(volume.settings["residual_share"], 3),
         "bright voxels, share of the volume": round(float(bright.mean()), 4),
     }

@@ -173,7 +173,7 @@ def test_reconstruct_writes_what_the_library_gives(run, scan_file, tmp_path):
     expected = ddf_tomo.reconstruct(ddf_tomo.Scan.read(scan_file), ell_max=2, smoothness=0.01, iterations=5)
     assert (figures["views"], figures["shape"], figures["ell_max"]) == (15, [8, 8, 8, 6], 2)
     assert (figures["smoothness"], figures["iterations"], figures["output"]) == (0.01, 5, str(path))
-    assert figures["relative_residual"] == pytest.approx(expected.residuals[-1] / expected.residuals[0], rel=1e-6)
+    assert figures["residual_share"] == pytest.approx(expected.settings["residual_share"], rel=1e-6)
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["coefficients"][()], np.asarray(expected.coefficients))
 
