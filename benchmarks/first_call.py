@@ -50,8 +50,7 @@ def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
     fresh = [json.loads(subprocess.check_output(command)) for _ in range(1 if quick else 5)]
     loading, extra = (tuple(values) for values in zip(*fresh, strict=True))
     note = join("numba imported before; its start, once a process", spread(extra, "s", "processes"))
-    # No bar: the bar is about geometries, and this is what numba takes to start, whatever is compiled.
-    yield Row("ours, first call of a fresh process", statistics.median(extra), "s", note=note)
+    yield Row("ours, first call of a fresh process", statistics.median(extra), "s", at_most=0.3, note=note)
     yield Row("import of numba, fresh process", statistics.median(loading), "s", note="torch already imported")
 
     with quiet():

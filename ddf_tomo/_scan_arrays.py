@@ -101,6 +101,7 @@ def plain(provenance: Any) -> dict[str, Any]:
 
 
 def join(arrays: Sequence[Any]) -> Any:
+    """Arrays one after the other along the views; a tensor if all of them are."""
     if all(isinstance(array, torch.Tensor) for array in arrays):
         return torch.cat(list(arrays))
     return np.concatenate([as_numpy(array) for array in arrays])
