@@ -5,6 +5,7 @@ turns frames into maps, `solvers` and `reconstruct` turn scans into volumes, `in
 """
 
 from ddf_tomo._checks import FileFormatError
+from ddf_tomo._reconstruct import reconstruct
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators import (
     DirectionalVisibilityResponse,
@@ -23,7 +24,7 @@ from ddf_tomo.operators import (
     stack,
     wrap,
 )
-from ddf_tomo.reconstruction import Reconstruction, reconstruct
+from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
 
 __version__ = "0.1.0"
