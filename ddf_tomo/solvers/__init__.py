@@ -1,6 +1,7 @@
-"""Algorithms that know operators only by ``A(x)``, ``A.T(y)`` and ``A.normal()``; one file each."""
+"""Algorithms that know operators only by ``A(x)``, ``A.T(y)`` and ``A.views(…)``; one file each."""
 
 from ddf_tomo.solvers.cgls import cgls
-from ddf_tomo.solvers.result import Solution
+from ddf_tomo.solvers.checkpoint import Checkpoint
+from ddf_tomo.solvers.iteration import Solution
 
-__all__ = ["Solution", "cgls"]
+__all__ = ["Checkpoint", "Solution", "cgls"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import torch
 
-from ddf_tomo._checks import MOST_ITERATIONS, flag, integer, message, number
-from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
-from ddf_tomo.solvers.result import Callback, Solution, iterations_with_progress
-
-PIECE = 2**20
+from ddf_tomo._checks import message, number
+from ddf_tomo.operators.base import LinearOperator, fits, shape_text
+from ddf_tomo.solvers.checkpoint import Checkpoint, State
+from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
+from ddf_tomo.solvers.misfit import Misfit, dot
 
 
 @torch.no_grad()
@@ -22,12 +23,14 @@ def cgls(
     weights: Any = None,
     tikhonov: float = 0.0,
     penalty: LinearOperator | None = None,
+    preconditioner: LinearOperator | None = None,
     iterations: int = 30,
     noise_level: float | None = None,
     tolerance: float = 0.0,
     x0: Any = None,
     callback: Callback | None = None,
     progress: bool | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> Solution:
     """Minimise ``|W^(1/2) (A x - y)|² + tikhonov · |L x|²``.
 
@@ -46,6 +49,8 @@ def cgls(
         Weight of the penalty, in units of weights × (data / solution)².
     penalty
         The operator ``L``, for example `ddf_tomo.priors.Differences` for smoothness; by default the identity.
+    preconditioner
+        Symmetric positive definite ``M``, close to ``(Aᵀ W A + tikhonov LᵀL)⁻¹``: fewer iterations to the same end.
     iterations
         Largest number of iterations.
     noise_level
@@ -59,6 +64,8 @@ def cgls(
         ``callback(iteration, x, residual)``; returning true stops. The next iteration overwrites ``x``.
     progress
         Whether to show a progress bar; by default one appears when the run takes longer than two seconds.
+    checkpoint
+        File to write the state to, now and then, and to go on from if it is there (`Checkpoint`).
 
     Returns
     -------
@@ -80,106 +87,64 @@ def cgls(
     >>> bool((A(solution.x) - A(x)).norm() < 1e-2 * A(x).norm())
     True
     """
-    y, weights = _checked_data(A, y, weights)
-    if penalty is not None and not isinstance(penalty, LinearOperator):
-        raise TypeError(message("penalty", "a LinearOperator or None", type(penalty).__name__))
-    if callback is not None and not callable(callback):
-        raise TypeError(message("callback", "a function or None", type(callback).__name__))
-    iterations = integer(iterations, "iterations", low=0, high=MOST_ITERATIONS)
+    misfit = Misfit(A, y, weights)
     tikhonov = number(tikhonov, "tikhonov", low=0.0)
-    tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
-    progress = None if progress is None else flag(progress, "progress")
-    limit = -1.0 if noise_level is None else number(noise_level, "noise_level", low=0.0)
-
-    def half_weighted(data: torch.Tensor) -> torch.Tensor:
-        return data if weights is None else weights.sqrt() * data
-
-    def weighted(data: torch.Tensor) -> torch.Tensor:
-        return data if weights is None else weights * data
+    for name, operator in (("penalty", penalty), ("preconditioner", preconditioner)):
+        if operator is not None and not isinstance(operator, LinearOperator):
+            raise TypeError(message(name, "a LinearOperator or None", type(operator).__name__))
 
     def penalised(z: torch.Tensor) -> torch.Tensor:
         return z if penalty is None else penalty.T(penalty(z))
 
+    def preconditioned(s: torch.Tensor) -> torch.Tensor:
+        return s if preconditioner is None else preconditioner(s)
+
     def gradient(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        back = A.T(weighted(r))
+        back = misfit.gradient(r)
         return back - tikhonov * penalised(x) if tikhonov else back
 
-    s = A.T(weighted(y))
-    if penalty is not None and not fits(s.shape, penalty.domain_shape):
-        raise ValueError(message("penalty", f"domain ({shape_text(tuple(s.shape))})", penalty.domain_shape))
-    x, r = torch.zeros_like(s), y.clone()
+    s = misfit.gradient(misfit.y)
+    for name, operator in (("penalty", penalty), ("preconditioner", preconditioner)):
+        if operator is not None and not fits(s.shape, operator.domain_shape):
+            raise ValueError(message(name, f"domain ({shape_text(tuple(s.shape))})", operator.domain_shape))
+    x, r = misfit.start(x0, like=s), misfit.y.clone()
     if x0 is not None:
-        x = as_tensor(x0, "x0").to(y).clone()
-        if x.shape != s.shape:
-            raise ValueError(message("x0", f"shape {tuple(s.shape)}", tuple(x.shape)))
-        if not torch.isfinite(x).all():
-            raise ValueError(message("x0", "finite values", "some NaN or infinite"))
-        r = y - A(x)
+        r = misfit.y - A(x)
         s = gradient(x, r)
-    p = s.clone()
-    gamma = gamma_start = _dot(s, s)
-    residuals = [math.sqrt(_dot(half_weighted(r), half_weighted(r)))]
-    if not math.isfinite(gamma + residuals[0]):
-        raise ValueError(message("y, weights", f"numbers whose products fit into {y.dtype}", "an overflow", "rescale"))
-    stopped_by = "noise level" if residuals[-1] <= limit else "convergence" if gamma == 0 else "iterations"
-    if stopped_by != "iterations":
-        return Solution(x, tuple(residuals), stopped_by)
+    p = preconditioned(s).clone()
+    gamma = dot(s, p)
+    residual = misfit.norm(r)
+    if not math.isfinite(gamma + residual):
+        raise ValueError(
+            message("y, weights", f"numbers whose products fit into {r.dtype}", "an overflow", "rescale them")
+        )
 
-    for iteration, show in iterations_with_progress(iterations, "CGLS", progress):
+    def step(state: State, iteration: int) -> Step | None:
+        x, r, p, gamma = state["x"], state["r"], state["p"], state["gamma"]
         q = A(p)
-        curvature = _dot(q, weighted(q)) + (tikhonov * _dot(p, penalised(p)) if tikhonov else 0.0)
-        if not 0 < curvature < math.inf:
-            stopped_by = "convergence"
-            break
+        curvature = dot(q, misfit.weighted(q)) + (tikhonov * dot(p, penalised(p)) if tikhonov else 0.0)
+        if not 0 < curvature < math.inf or gamma <= 0:
+            return None
         alpha = gamma / curvature
         x += alpha * p
         r -= alpha * q
         s = gradient(x, r)
-        gamma, beta = (new := _dot(s, s)), new / gamma
-        p = s + beta * p
-        residuals.append(math.sqrt(_dot(r, weighted(r))))
-        show(residuals[-1])
-        if callback is not None and callback(iteration, x, residuals[-1]):
-            stopped_by = "callback"
-        elif residuals[-1] <= limit:
-            stopped_by = "noise level"
-        elif gamma <= tolerance**2 * gamma_start:
-            stopped_by = "convergence"
-        if stopped_by != "iterations":
-            break
-    return Solution(x, tuple(residuals), stopped_by)
+        z = preconditioned(s)
+        state["gamma"] = dot(s, z)
+        p *= state["gamma"] / gamma
+        p += z
+        return Step(misfit.norm(r), math.sqrt(max(state["gamma"], 0.0) / state["gamma_start"]))
 
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    # In double precision, piece by piece: squares of small or large float32 numbers leave its range.
-    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
-    return float(sum_of(torch.dot(u.double(), v.double()) for u, v in pieces)) if a.numel() else 0.0
-
-
-def _checked_data(A: LinearOperator, y: Any, weights: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    if not isinstance(A, LinearOperator):
-        raise TypeError(message("A", "a LinearOperator", type(A).__name__, "make one with wrap(...)"))
-    y = as_tensor(y, "y")
-    if y.dtype not in (torch.float32, torch.float64):
-        raise TypeError(message("y", "float32 or float64", y.dtype))
-    if not fits(y.shape, A.range_shape):
-        raise ValueError(message("y", f"shape ({shape_text(A.range_shape)})", tuple(y.shape)))
-    if weights is None:
-        missing = ~torch.isfinite(y)
-    else:
-        weights = as_tensor(weights, "weights").to(y)
-        try:
-            weights = weights.expand(y.shape)
-        except RuntimeError as error:
-            raise ValueError(
-                message("weights", f"a shape that broadcasts to {tuple(y.shape)}", tuple(weights.shape))
-            ) from error
-        if not (torch.isfinite(weights).all() and (weights >= 0).all()):
-            raise ValueError(message("weights", "finite numbers ≥ 0", "some negative, NaN or infinite"))
-        if not (weights > 0).any():
-            raise ValueError(message("weights", "a positive weight somewhere", "zero everywhere"))
-        missing = ~torch.isfinite(y) & (weights > 0)
-        y = torch.where(weights > 0, y, 0)
-    if missing.any():
-        raise ValueError(message("y", "finite data", f"{int(missing.sum())} NaN or infinite", "give those weight 0"))
-    return y, weights
+    return iterate(
+        "CGLS",
+        {"x": x, "r": r, "p": p, "gamma": gamma, "gamma_start": gamma},
+        step,
+        residual,
+        identity(misfit, tikhonov=tikhonov) if checkpoint is not None else {},
+        iterations=iterations,
+        noise_level=noise_level,
+        tolerance=tolerance,
+        callback=callback,
+        progress=progress,
+        checkpoint=checkpoint,
+    )

@@ -1,0 +1,77 @@
+"""What a prior or a constraint is to a solver: a convex function with a value and a proximal map."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+
+from ddf_tomo._checks import number
+from ddf_tomo.operators.base import LinearOperator, is_number
+
+
+class Functional(ABC):
+    """A convex function ``g(L x)`` of a volume, with a weight: ``0.1 * TotalVariation(shape)``.
+
+    A subclass gives ``g`` by `value` and `proximal`, both on ``z = L x``, and where it is not the identity, ``L``.
+
+    Attributes
+    ----------
+    operator
+        ``L``, or ``None`` for the identity.
+    weight
+        Factor in front.
+    is_constraint
+        Whether ``g`` is 0 on a set and infinite off it, so that weights and steps mean nothing and `proximal` projects.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ddf_tomo.priors import Smoothness
+    >>> prior = 2.0 * Smoothness((3, 1, 1))
+    >>> prior(torch.tensor([0.0, 1.0, 1.0]).reshape(3, 1, 1, 1))  # 2 · ½ (1² + 0²)
+    1.0
+    """
+
+    operator: LinearOperator | None = None
+    weight: float = 1.0
+    is_constraint: bool = False
+
+    @abstractmethod
+    def value(self, z: torch.Tensor) -> torch.Tensor:
+        """``g(z)`` without the weight, a torch scalar; differentiable where ``g`` is. Constraints give 0."""
+
+    @abstractmethod
+    def proximal(self, z: torch.Tensor, step: float) -> torch.Tensor:
+        """``argmin_u g(u) + |u - z|² / (2 step)``, without the weight (a solver puts it into ``step``)."""
+
+    def proximal_dual(self, p: torch.Tensor, step: float) -> torch.Tensor:
+        """Proximal map of ``step · (weight · g)*``, the convex conjugate, by Moreau's identity."""
+        return p - step * self.proximal(p / step, self.weight / step)
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """``L x``."""
+        return x if self.operator is None else self.operator(x)
+
+    def apply_adjoint(self, z: torch.Tensor) -> torch.Tensor:
+        """``Lᵀ z``."""
+        return z if self.operator is None else self.operator.T(z)
+
+    def __call__(self, x: Any) -> float:
+        """``weight · g(L x)``."""
+        x = torch.as_tensor(x)
+        return self.weight * float(self.value(self.apply(x)))
+
+    def __mul__(self, factor: float) -> Functional:
+        if not is_number(factor):
+            return NotImplemented
+        scaled = object.__new__(type(self))
+        scaled.__dict__.update(self.__dict__)
+        scaled.weight = self.weight * number(factor, "factor", low=0.0)
+        return scaled
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return f"<{self.weight:g} · {type(self).__name__}>"

@@ -1,0 +1,130 @@
+"""What every solver fits: weighted squared differences between data and prediction."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddf_tomo._checks import message
+from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
+
+PIECE = 2**20
+
+
+class Misfit:
+    """``½ |W^(1/2) (A x - y)|²`` with checked data.
+
+    Parameters
+    ----------
+    A
+        Any `LinearOperator`.
+    y
+        Data, of the operator's range shape; torch or numpy, float32 or float64.
+    weights
+        Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum, which may then
+        be NaN.
+
+    Attributes
+    ----------
+    A, y, weights
+        As given, as tensors; masked data are zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not fit each other, or data with positive weight are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ddf_tomo import wrap
+    >>> A = wrap((lambda x: 2 * x, lambda y: 2 * y), (3,), (3,))
+    >>> misfit = Misfit(A, torch.ones(3))
+    >>> misfit.norm(misfit.residual(torch.ones(3)))  # |2 - 1| three times
+    1.7320508075688772
+    """
+
+    def __init__(self, A: LinearOperator, y: Any, weights: Any = None) -> None:
+        self.A = checked_operator(A)
+        self.y, self.weights = _checked_data(A, y, weights)
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        """``A x - y``."""
+        return self.A(x) - self.y
+
+    def weighted(self, r: torch.Tensor) -> torch.Tensor:
+        """``W r``."""
+        return r if self.weights is None else self.weights * r
+
+    def gradient(self, r: torch.Tensor) -> torch.Tensor:
+        """``Aᵀ W r``: the gradient at the ``x`` of this residual."""
+        return self.A.T(self.weighted(r))
+
+    def norm(self, r: torch.Tensor) -> float:
+        """``|W^(1/2) r|``, summed in double precision."""
+        half = r if self.weights is None else self.weights.sqrt() * r
+        return math.sqrt(dot(half, half))
+
+    def start(self, x0: Any, like: torch.Tensor | None = None) -> torch.Tensor:
+        """A copy of ``x0``, checked, or zeros of the operator's domain (of the shape of ``like``, where it is free)."""
+        shape = self.A.domain_shape if like is None else tuple(like.shape)
+        if x0 is None:
+            if None in shape:
+                shape = tuple(self.A.T(self.y).shape)
+            return self.y.new_zeros([int(n or 1) for n in shape])
+        x = as_tensor(x0, "x0").to(self.y).clone(memory_format=torch.contiguous_format)
+        if not fits(x.shape, shape):
+            raise ValueError(message("x0", f"shape ({shape_text(shape)})", tuple(x.shape)))
+        if not torch.isfinite(x).all():
+            raise ValueError(message("x0", "finite values", "some NaN or infinite"))
+        return x
+
+    def subset(self, indices: Any) -> Misfit:
+        """The misfit of some views only (first axis of the data)."""
+        part = object.__new__(Misfit)
+        part.A, part.y = self.A.views(indices), self.y[np.asarray(indices)]
+        part.weights = None if self.weights is None else self.weights[np.asarray(indices)]
+        return part
+
+
+def dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Inner product in double precision, piece by piece: squares of small or large float32 numbers leave its range."""
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(sum_of(torch.dot(u.double(), v.double()) for u, v in pieces)) if a.numel() else 0.0
+
+
+def checked_operator(A: LinearOperator) -> LinearOperator:
+    """``A``, if it is an operator."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(message("A", "a LinearOperator", type(A).__name__, "make one with wrap(...)"))
+    return A
+
+
+def _checked_data(A: LinearOperator, y: Any, weights: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    y = as_tensor(y, "y")
+    if y.dtype not in (torch.float32, torch.float64):
+        raise TypeError(message("y", "float32 or float64", y.dtype))
+    if not fits(y.shape, A.range_shape):
+        raise ValueError(message("y", f"shape ({shape_text(A.range_shape)})", tuple(y.shape)))
+    if weights is None:
+        missing = ~torch.isfinite(y)
+    else:
+        weights = as_tensor(weights, "weights").to(y)
+        try:
+            weights = weights.expand(y.shape)
+        except RuntimeError as error:
+            raise ValueError(
+                message("weights", f"a shape that broadcasts to {tuple(y.shape)}", tuple(weights.shape))
+            ) from error
+        if not (torch.isfinite(weights).all() and (weights >= 0).all()):
+            raise ValueError(message("weights", "finite numbers ≥ 0", "some negative, NaN or infinite"))
+        if not (weights > 0).any():
+            raise ValueError(message("weights", "a positive weight somewhere", "zero everywhere"))
+        missing = ~torch.isfinite(y) & (weights > 0)
+        y = torch.where(weights > 0, y, 0)
+    if missing.any():
+        raise ValueError(message("y", "finite data", f"{int(missing.sum())} NaN or infinite", "give those weight 0"))
+    return y, weights
