@@ -1,4 +1,4 @@
-"""Simulated samples and scans."""
+"""Samples that are known, on any grid."""
 
 from __future__ import annotations
 
