@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ddf_tomo._checks import FileFormatError, check_shape, choice, file_path, message, number, real_array
 from ddf_tomo.radiographs import Radiographs, read_radiographs
 
+__all__ = ["FourRods", "ct_projections", "data_path", "four_rods", "tooth"]
 FRAMES = ("sample", "reference", "flat")
 SIZES = ("pixel_size_m", "distance_m", "energy_kev")
 FOUR_RODS_ROWS = (112, 142)
@@ -19,11 +20,21 @@ CT_PROJECTIONS_ROWS = (48, 115)
 
 
 class FourRods(NamedTuple):
-    """Frames of the four rods: counts, uint16."""
+    """Frames of the four rods, made by `four_rods`.
 
-    sample: NDArray[np.uint16]  # (step, row, column)
+    Attributes
+    ----------
+    sample, reference
+        Counts with and without the rods behind the sandpaper; shape ``(step, row, column)``.
+    flat
+        Counts without sandpaper and rods; shape ``(row, column)``.
+    pixel_size_m, distance_m, energy_kev
+        Pixel, distance from the rods to the detector, and photon energy.
+    """
+
+    sample: NDArray[np.uint16]
     reference: NDArray[np.uint16]
-    flat: NDArray[np.uint16]  # (row, column)
+    flat: NDArray[np.uint16]
     pixel_size_m: float
     distance_m: float
     energy_kev: float
@@ -31,6 +42,11 @@ class FourRods(NamedTuple):
 
 def data_path(name: str) -> Path:
     """Path of a shipped data file; ``ValueError`` lists the names there are.
+
+    Parameters
+    ----------
+    name
+        Name of the file.
 
     Examples
     --------

@@ -19,6 +19,7 @@ import torch
 import ddf_tomo
 from ddf_tomo._checks import INSTALL_LINES
 
+__all__ = ["Finding", "Report", "examine", "show"]
 DISTRIBUTIONS = ("torch", "numpy", "scipy", "numba", "h5py", "typer", "rich", "matplotlib")
 PROBE_TIMEOUT_S = 120
 AGREEMENT = 1e-5  # relative, between float32 and the reference in float64
@@ -33,6 +34,17 @@ CURES = {
 @dataclass(frozen=True)
 class Finding:
     """One thing looked at: whether it ``works`` (``None``: not there, and not needed), and what to do if it does not.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    works
+        Whether it works; ``None`` if it is not there and not needed.
+    detail
+        What was found.
+    cure
+        What to do about it.
 
     Examples
     --------
@@ -49,6 +61,13 @@ class Finding:
 @dataclass(frozen=True)
 class Report:
     """All that `examine` found.
+
+    Attributes
+    ----------
+    versions, machine
+        Versions of packages, and facts about the machine, by name.
+    core, devices, neighbours
+        What must work, what may, and whom the package can speak with.
 
     Examples
     --------
@@ -90,6 +109,11 @@ def examine() -> Report:
 
 def show(report: Report) -> None:
     """Print a report as tables, for a person.
+
+    Parameters
+    ----------
+    report
+        What to print.
 
     Examples
     --------

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import NOT_NUMBERS, check_shape, integer, message, neighbour, real_array, sequence_of, size_tuple
 
+__all__ = ["Geometry"]
 ORTHONORMAL_TOLERANCE = 1e-6
 
 
@@ -88,9 +89,16 @@ class Geometry:
         j_0: ArrayLike = (1.0, 0.0, 0.0),
         k_0: ArrayLike = (0.0, 0.0, 1.0),
     ) -> Geometry:
-        """From rotation matrices of the *sample*, shape ``(views, 3, 3)``: ``p = Rᵀ p_0`` and likewise ``j``, ``k``.
+        """From rotation matrices of the *sample*: ``p = Rᵀ p_0`` and likewise ``j``, ``k``.
 
-        The directions ``p_0``, ``j_0``, ``k_0`` of the unrotated set-up default to MUMOTT's.
+        Parameters
+        ----------
+        rotations
+            Shape ``(views, 3, 3)``.
+        volume_shape, detector_shape, j_offset, k_offset
+            As in `Geometry`.
+        p_0, j_0, k_0
+            Beam and detector axes before any rotation, shape ``(3,)``; the defaults are MUMOTT's.
 
         Examples
         --------
@@ -159,10 +167,18 @@ class Geometry:
         detector_shape: Sequence[int],
         **options: Any,
     ) -> Geometry:
-        """From Euler angles in radians, shape ``(views, len(sequence))``, in SciPy's notation of axis sequences.
+        """From Euler angles, in the notation of `scipy.spatial.transform.Rotation.from_euler`.
 
-        Lower-case sequences (``"zxz"``) rotate about fixed axes, upper-case ones about the axes of the moving sample
-        (`scipy.spatial.transform.Rotation.from_euler`).
+        Parameters
+        ----------
+        sequence
+            Axis letters: lower-case ones (``"zxz"``) turn about fixed axes, upper-case ones about those of the sample.
+        angles_rad
+            Radians, shape ``(views, len(sequence))``.
+        volume_shape, detector_shape
+            As in `Geometry`.
+        **options
+            Passed to `from_rotations`: offsets and the unrotated directions.
 
         Examples
         --------
@@ -183,6 +199,11 @@ class Geometry:
     @classmethod
     def concatenate(cls, geometries: Iterable[Geometry]) -> Geometry:
         """One geometry from several series of views of the same volume on the same detector.
+
+        Parameters
+        ----------
+        geometries
+            At least one; equal in volume and detector shape.
 
         Examples
         --------

@@ -103,6 +103,11 @@ def read_radiographs(path: str | PathLike[str]) -> Radiographs:
     DataExchange means degrees. Attributes of the file that are text become the provenance, a number ``pixel_size_m``
     the pixel size.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Raises
     ------
     FileNotFoundError

@@ -134,6 +134,11 @@ class Scan:
         """One scan from several series of views with one response, volume and detector; title and provenance of the
         first.
 
+        Parameters
+        ----------
+        scans
+            At least one.
+
         Raises
         ------
         ValueError
@@ -326,6 +331,11 @@ class Scan:
 
         Response, voxel size, title and provenance go to an entry that MUMOTT does not look at. For other responses than
         `SaxsResponse` MUMOTT sees placeholder detector angles, evenly spaced over half a circle.
+
+        Parameters
+        ----------
+        path
+            The file; it appears when it is complete, and replaces another of that name.
 
         Raises
         ------

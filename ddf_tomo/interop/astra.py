@@ -28,6 +28,16 @@ Array = TypeVar("Array", bound=Any)
 def to_vectors(geometry: Geometry) -> Float64[np.ndarray, "views 12"]:
     """ASTRA's ``parallel3d_vec`` rows: ray, detector centre, u (columns), v (rows), each reversed.
 
+    Parameters
+    ----------
+    geometry
+        The geometry.
+
+    Returns
+    -------
+    array
+        Shape ``(views, 12)``, float64.
+
     Examples
     --------
     >>> from ddf_tomo.geometry import Geometry
@@ -46,7 +56,7 @@ def from_vectors(vectors: ArrayLike, volume_shape: Sequence[int], detector_shape
     Parameters
     ----------
     vectors
-        Rows of ray, detector centre, u, v, as ASTRA holds them.
+        Rows of ray, detector centre, u, v, as ASTRA holds them; shape ``(views, 12)``.
     volume_shape
         Shape of the volume *array*, ``(slices, rows, columns)`` in ASTRA's words and ``(x, y, z)`` in ours.
     detector_shape
@@ -72,6 +82,11 @@ def from_vectors(vectors: ArrayLike, volume_shape: Sequence[int], detector_shape
 def to_projection_geometry(geometry: Geometry) -> dict[str, Any]:
     """The dictionary that ``astra.create_proj_geom("parallel3d_vec", ...)`` returns for this geometry.
 
+    Parameters
+    ----------
+    geometry
+        The geometry.
+
     Examples
     --------
     >>> from ddf_tomo.geometry import Geometry
@@ -86,6 +101,11 @@ def to_projection_geometry(geometry: Geometry) -> dict[str, Any]:
 
 def to_volume_geometry(geometry: Geometry) -> dict[str, Any]:
     """The dictionary that ``astra.create_vol_geom(y, z, x)`` returns: a volume array of shape ``(x, y, z)``, centred.
+
+    Parameters
+    ----------
+    geometry
+        The geometry.
 
     Examples
     --------
@@ -104,6 +124,11 @@ def to_volume_geometry(geometry: Geometry) -> dict[str, Any]:
 
 def geometry_from(projection_geometry: Mapping[str, Any], volume_geometry: Mapping[str, Any]) -> Geometry:
     """The geometry of a pair of ASTRA dictionaries; lengths are rescaled to voxels and the volume is centred.
+
+    Parameters
+    ----------
+    projection_geometry, volume_geometry
+        Dictionaries as ``astra.create_proj_geom`` and ``astra.create_vol_geom`` return them.
 
     Raises
     ------
@@ -165,6 +190,11 @@ def to_sinogram(projections: Array) -> Array:
 
     ASTRA itself wants C-contiguous float32: copy with ``np.ascontiguousarray(..., np.float32)``.
 
+    Parameters
+    ----------
+    projections
+        Shape ``(view, j, k)``: one channel.
+
     Examples
     --------
     >>> import numpy as np
@@ -176,6 +206,11 @@ def to_sinogram(projections: Array) -> Array:
 
 def from_sinogram(sinogram: Array) -> Array:
     """ASTRA's projections ``(j, view, k)`` in our order ``(view, j, k)``: a view of the same memory.
+
+    Parameters
+    ----------
+    sinogram
+        Shape ``(j, view, k)``.
 
     Examples
     --------

@@ -20,6 +20,7 @@ import torch
 
 from ddf_tomo.operators.base import LinearOperator
 
+__all__ = ["OpaqueOperator"]
 _operators: weakref.WeakValueDictionary[str, OpaqueOperator] = weakref.WeakValueDictionary()
 _keys = itertools.count()
 
@@ -29,6 +30,21 @@ class OpaqueOperator(LinearOperator):
 
     Subclasses call ``super().__init__()`` and implement `_forward_kernel` and `_adjoint_kernel`. Both get one
     contiguous, detached tensor whose first axis counts the batch, and return a new one of the same kind.
+
+    Examples
+    --------
+    >>> class Reversal(OpaqueOperator):
+    ...     def __init__(self, length):
+    ...         super().__init__()
+    ...         self.domain_shape = self.range_shape = (length,)
+    ...     def _forward_kernel(self, x):
+    ...         return torch.from_numpy(x.numpy()[:, ::-1].copy())
+    ...     _adjoint_kernel = _forward_kernel
+    >>> x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> A = Reversal(3)
+    >>> A(x)[0].backward()
+    >>> x.grad
+    tensor([0., 0., 1.])
     """
 
     def __init__(self) -> None:

@@ -103,6 +103,13 @@ class LinearOperator(ABC):
         """Largest singular value by power iteration, in float32, from a seeded start; a lower bound within about 1 %.
 
         A free number of channels is taken as 1.
+
+        Parameters
+        ----------
+        iterations
+            Number of applications of ``A`` and ``A.T``.
+        seed
+            Of the start.
         """
         generator = torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
         x = torch.randn([1 if n is None else n for n in self.domain_shape], generator=generator).to(self.device)
@@ -115,7 +122,18 @@ class LinearOperator(ABC):
         return math.sqrt(size)
 
     def to_scipy(self, dtype: Any = np.float32) -> Any:
-        """The same map on flat arrays, as a `scipy.sparse.linalg.LinearOperator`."""
+        """The same map on flat arrays, as a `scipy.sparse.linalg.LinearOperator`.
+
+        Parameters
+        ----------
+        dtype
+            ``numpy.float32`` or ``numpy.float64``: that of the arrays it takes and gives.
+
+        Raises
+        ------
+        ValueError
+            If the number of channels is left free.
+        """
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
         try:
@@ -295,6 +313,11 @@ class Normal(LinearOperator):
 
 def stack(operators: Sequence[LinearOperator]) -> LinearOperator:
     """One operator whose output is the outputs of all ``operators``, one after the other along the first axis (views).
+
+    Parameters
+    ----------
+    operators
+        Operators on the same domain, whose outputs differ in the length of the first axis at most.
 
     Examples
     --------

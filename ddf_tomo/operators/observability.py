@@ -44,10 +44,12 @@ class Observability:
     orders, coefficients
         Orders ℓ and number of coefficients up to each, shape ``(orders,)``.
     constant_rank, constant_condition
-        Of a constant field, seen by all views; the condition is infinite where coefficients are not seen at all.
+        Of a constant field, seen by all views; shape ``(orders,)``. The condition is infinite where
+        coefficients are not seen at all.
     ideal_rank, ideal_condition
-        Of a structure in any direction, were it seen by *all* beams perpendicular to it; the condition within what
-        such beams see. (Detector axis ``j`` along ξ; a few grating angles or coarse segments depend on that.)
+        Of a structure in any direction, were it seen by *all* beams perpendicular to it; shape ``(orders,)``. The
+        condition within what such beams see. (Detector axis ``j`` along ξ; a few grating angles or
+        coarse segments depend on that.)
     directions
         The directions ξ̂ looked at, shape ``(directions, 3)``; each stands for its opposite too.
     tolerance_rad
@@ -110,6 +112,11 @@ class Observability:
 
         A smoothness or learned prior may carry what the data leave open of structures, as long as constant fields are
         fully seen. A tensor always has order 2.
+
+        Parameters
+        ----------
+        regularised
+            Whether the solver has a smoothness or learned prior.
         """
         regularised = flag(regularised, "regularised")
         highest = max(self.highest_determined_order, int(self.orders[0]))
@@ -323,6 +330,15 @@ def automatic_ell_max(geometry: Geometry, response: Any, *, regularised: bool = 
 
     The highest order that the data alone determine (2 for second moments) for solvers without a prior; with a
     smoothness or learned prior one more, see `Observability.automatic_ell_max`.
+
+    Parameters
+    ----------
+    geometry, response
+        As in `observability`.
+    regularised
+        Whether the solver has a smoothness or learned prior.
+    highest
+        Highest order to look at; even.
 
     Examples
     --------

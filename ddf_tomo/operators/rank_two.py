@@ -17,6 +17,17 @@ from torch import Tensor
 from ddf_tomo._checks import check_shape, message, real_array
 from ddf_tomo.operators.spherical_harmonics import Array, order_of, real_tensor, resize
 
+__all__ = [
+    "coefficients_from_tensor",
+    "from_matrix",
+    "map_covariance",
+    "map_precision",
+    "rank_two_from_second_moment",
+    "second_moment_from_rank_two",
+    "second_moment_tensor",
+    "tensor_from_coefficients",
+    "to_matrix",
+]
 ROWS, COLUMNS = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)  # of the six numbers
 POSITIONS = (0, 1, 2, 1, 3, 4, 2, 4, 5)  # of the nine entries among the six numbers
 
@@ -59,6 +70,11 @@ for _table in (
 def to_matrix(tensor: Array) -> Array:
     """Six numbers ``(..., 6)`` to symmetric matrices ``(..., 3, 3)``.
 
+    Parameters
+    ----------
+    tensor
+        Shape ``(..., 6)``: xx, xy, xz, yy, yz, zz.
+
     Examples
     --------
     >>> import numpy as np
@@ -73,6 +89,11 @@ def to_matrix(tensor: Array) -> Array:
 
 def from_matrix(matrix: Array) -> Array:
     """Symmetric matrices ``(..., 3, 3)`` to six numbers ``(..., 6)``; of others, the symmetric part is taken.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(..., 3, 3)``.
 
     Examples
     --------
@@ -90,6 +111,11 @@ def from_matrix(matrix: Array) -> Array:
 def coefficients_from_tensor(tensor: Array) -> Array:
     """Coefficients up to ℓ = 2 of ``f(q̂) = q̂ᵀ M q̂``, exact; ``(..., 6)`` to ``(..., 6)``.
 
+    Parameters
+    ----------
+    tensor
+        Shape ``(..., 6)``: xx, xy, xz, yy, yz, zz.
+
     Examples
     --------
     >>> import numpy as np
@@ -101,6 +127,11 @@ def coefficients_from_tensor(tensor: Array) -> Array:
 
 def tensor_from_coefficients(coefficients: Array) -> Array:
     """The tensor whose ``q̂ᵀ M q̂`` has these coefficients up to ℓ = 2; inverse of `coefficients_from_tensor`.
+
+    Parameters
+    ----------
+    coefficients
+        Shape ``(..., 6)``: orders 0 and 2.
 
     Raises
     ------
@@ -124,6 +155,11 @@ def second_moment_tensor(coefficients: Array) -> Array:
     ℓ ≤ 2 part, but is not that part's own tensor `tensor_from_coefficients`: its traceless part
     enters with 2/15, its isotropic part with 1/3.
 
+    Parameters
+    ----------
+    coefficients
+        Shape ``(..., K)``.
+
     Examples
     --------
     >>> import numpy as np
@@ -144,6 +180,11 @@ def rank_two_from_second_moment(data: Array) -> Array:
     moments of functions with ℓ ≤ 2 are, after it, data of the rank-2 model. Map their noise too
     (`map_covariance`, `map_precision`).
 
+    Parameters
+    ----------
+    data
+        Shape ``(..., 3)``; a tensor gives a tensor, with gradients.
+
     Examples
     --------
     >>> import numpy as np
@@ -155,6 +196,11 @@ def rank_two_from_second_moment(data: Array) -> Array:
 
 def second_moment_from_rank_two(data: Array) -> Array:
     """Rank-2 data to second-moment data ``½ Θ + ¼ tr(Θ) 1``; inverse of `rank_two_from_second_moment`.
+
+    Parameters
+    ----------
+    data
+        Shape ``(..., 3)``; a tensor gives a tensor, with gradients.
 
     Examples
     --------
@@ -170,6 +216,13 @@ def map_covariance(covariance: Array, linear_map: NDArray[Any] = RANK_TWO_FROM_S
 
     Independent errors of the three channels do not stay independent: ``jj`` and ``kk`` of the mapped data are
     correlated.
+
+    Parameters
+    ----------
+    covariance
+        Shape ``(..., 3, 3)``.
+    linear_map
+        The matrix A that maps the data, shape ``(3, 3)``.
 
     Examples
     --------
@@ -187,6 +240,13 @@ def map_covariance(covariance: Array, linear_map: NDArray[Any] = RANK_TWO_FROM_S
 
 def map_precision(precision: Array, linear_map: NDArray[Any] = RANK_TWO_FROM_SECOND_MOMENT) -> Array:
     """Inverse covariance ``A⁻ᵀ P A⁻¹`` of mapped data; a direction without information (P singular) keeps none.
+
+    Parameters
+    ----------
+    precision
+        Inverse covariance P, shape ``(..., 3, 3)``.
+    linear_map
+        The matrix A that maps the data, shape ``(3, 3)``; invertible.
 
     Examples
     --------

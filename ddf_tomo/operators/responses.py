@@ -41,6 +41,15 @@ class AngularResponse(ABC):
         Order above which the response sees nothing, whatever the views; None where there is no such order.
     of_harmonics
         Whether the coefficients are those of even-order harmonics (else the six numbers of a tensor).
+
+    Examples
+    --------
+    >>> class MeanAcrossBeam(AngularResponse):  # a modality of your own
+    ...     channels = 1
+    ...     def matrix(self, geometry, ell_max):
+    ...         return circle_harmonics(geometry, ell_max)[:, :1]
+    >>> MeanAcrossBeam().matrix(Geometry.from_angles([0.0, 0.5], 0.0, (8, 8, 8), (8, 8)), ell_max=2).shape
+    torch.Size([2, 1, 6])
     """
 
     highest_order: ClassVar[int | None] = None
@@ -64,7 +73,7 @@ class AngularResponse(ABC):
         """
 
     def views(self, indices: Any) -> AngularResponse:
-        """The response of some views of the scan; the same object unless it differs from view to view."""
+        """The response of the views of these indices; the same object unless it differs from view to view."""
         return self
 
     def in_any_view(self) -> AngularResponse:
@@ -103,7 +112,7 @@ class _AcrossBeam(AngularResponse):
 
     @abstractmethod
     def azimuthal_weights(self, ell_max: int) -> NDArray[np.float64]:
-        """Weights of ``(1, cos mφ, sin mφ)``, shape ``(channels, 2 ℓ_max + 1)``."""
+        """Weights of ``(1, cos mφ, sin mφ)`` up to ``m = ell_max``, shape ``(channels, 2 ell_max + 1)``."""
 
     def matrix(self, geometry: Geometry, ell_max: int) -> Tensor:
         order = even_order(ell_max)
@@ -121,9 +130,9 @@ class SaxsResponse(_AcrossBeam):
     Parameters
     ----------
     detector_angles_rad
-        Azimuths of the segment centres, from ``j`` towards ``k``, in order around the circle.
+        Azimuths of the segment centres, from ``j`` towards ``k``, in order around the circle; shape ``(segments,)``.
     two_theta_rad
-        Scattering angle, or several; the channels then run over the azimuths fast and over 2θ slowly.
+        Scattering angle, or several, shape ``(rings,)``; the channels then run over the azimuths fast, over 2θ slowly.
     full_circle
         Whether the segments cover the full circle (as for 2θ ≠ 0) or half of it, its other half being equal by
         symmetry. By default judged from the angles.
@@ -218,7 +227,7 @@ class DirectionalVisibilityResponse(_AcrossBeam):
     Parameters
     ----------
     azimuths_rad
-        Azimuths φ of the modulation whose visibility is measured, from ``j`` towards ``k``; one channel each.
+        Azimuths φ of the modulation whose visibility is measured, from ``j`` towards ``k``; shape ``(channels,)``.
     exponent
         β in (0, 2].
 
@@ -330,7 +339,7 @@ class _OfTensor(AngularResponse):
 
     @abstractmethod
     def vector_pairs(self, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Vectors ``a``, ``b`` of each channel's ``aᵀ Σ b``, each of shape ``(views, channels, 3)``."""
+        """Vectors ``a``, ``b`` of each channel's ``aᵀ Σ b`` in a geometry, each of shape ``(views, channels, 3)``."""
 
     def matrix(self, geometry: Geometry, ell_max: int | None = None) -> Tensor:
         """As in `AngularResponse.matrix` with six coefficients; ``ell_max`` must be 2, as ``q̂ᵀ Σ q̂`` has, or None."""
@@ -373,7 +382,7 @@ class RankTwoSaxsResponse(_OfTensor):
     Parameters
     ----------
     detector_angles_rad
-        Azimuths φ from ``j`` towards ``k``; one channel each.
+        Azimuths φ from ``j`` towards ``k``; shape ``(channels,)``.
 
     Examples
     --------

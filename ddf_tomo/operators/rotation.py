@@ -13,6 +13,8 @@ from ddf_tomo._checks import check_shape, dense, even_order, message, real_array
 from ddf_tomo.geometry import ORTHONORMAL_TOLERANCE
 from ddf_tomo.operators.spherical_harmonics import Array, evaluate, order_of, real_tensor, sphere_quadrature
 
+__all__ = ["rotate", "wigner_blocks"]
+
 
 @lru_cache(maxsize=16)
 def _nodes(ell_max: int) -> tuple[Tensor, Tensor]:

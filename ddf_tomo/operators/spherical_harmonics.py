@@ -19,6 +19,19 @@ from torch import Tensor
 
 from ddf_tomo._checks import check_broadcast, check_shape, dense, even_order, integer, message, real_array
 
+__all__ = [
+    "coefficient_count",
+    "evaluate",
+    "fit",
+    "from_function",
+    "half_sphere_grid",
+    "multiply",
+    "order_of",
+    "orders",
+    "power",
+    "resize",
+    "sphere_quadrature",
+]
 LARGEST_COUNT = 10**7
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
@@ -26,6 +39,11 @@ Array = TypeVar("Array", NDArray[Any], Tensor)
 
 def coefficient_count(ell_max: int) -> int:
     """Number of even-order coefficients up to ``ell_max``.
+
+    Parameters
+    ----------
+    ell_max
+        Highest order; even.
 
     Examples
     --------
@@ -38,6 +56,13 @@ def coefficient_count(ell_max: int) -> int:
 
 def order_of(count: int, argument: str = "coefficients") -> int:
     """The ``ell_max`` whose arrays hold ``count`` coefficients; inverse of `coefficient_count`.
+
+    Parameters
+    ----------
+    count
+        Length of the last axis.
+    argument
+        Name for the error message.
 
     Raises
     ------
@@ -58,6 +83,11 @@ def order_of(count: int, argument: str = "coefficients") -> int:
 
 def orders(ell_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """``(ell, m)`` of every coefficient, each of shape ``(K,)``.
+
+    Parameters
+    ----------
+    ell_max
+        Highest order; even.
 
     Examples
     --------
@@ -141,6 +171,11 @@ def half_sphere_grid(count: int) -> NDArray[np.float64]:
 
     Each stands for its opposite too; all stand for the same area [Swinbank & Purser 2006, Q. J. R. Meteorol. Soc.].
 
+    Parameters
+    ----------
+    count
+        How many directions, at least 1.
+
     Examples
     --------
     >>> half_sphere_grid(500).shape
@@ -157,6 +192,11 @@ def sphere_quadrature(degree: int) -> tuple[NDArray[np.float64], NDArray[np.floa
     """Directions ``(N, 3)`` and weights ``(N,)`` that give the *mean* of polynomials up to ``degree`` exactly.
 
     Gauss–Legendre nodes in ``z`` times equal steps in azimuth; the weights are positive and sum to 1.
+
+    Parameters
+    ----------
+    degree
+        Highest degree that is exact, 0 … 512.
 
     Examples
     --------
@@ -211,6 +251,15 @@ def fit(directions: ArrayLike, values: ArrayLike, ell_max: int) -> NDArray[np.fl
     """Least-squares coefficients ``(..., K)`` of samples ``(..., N)`` in the directions ``(N, 3)``.
 
     Where the samples do not determine all coefficients, the solution of least norm is returned.
+
+    Parameters
+    ----------
+    directions
+        Shape ``(N, 3)``; the length does not matter.
+    values
+        Samples, shape ``(..., N)``.
+    ell_max
+        Highest order; even.
 
     Examples
     --------
@@ -267,6 +316,11 @@ def multiply(first: Array, second: Array, ell_max: int | None = None) -> Array:
 def power(coefficients: Array) -> Array:
     """Mean square of each order's part of the function: shape ``(..., K)`` gives ``(..., ℓ_max/2 + 1)``.
 
+    Parameters
+    ----------
+    coefficients
+        Shape ``(..., K)``; a tensor gives a tensor.
+
     Examples
     --------
     >>> import numpy as np
@@ -286,6 +340,13 @@ def power(coefficients: Array) -> Array:
 
 def resize(coefficients: Array, ell_max: int) -> Array:
     """The same function cut to, or padded with zeros up to, another ``ell_max``.
+
+    Parameters
+    ----------
+    coefficients
+        Shape ``(..., K)``; a tensor gives a tensor.
+    ell_max
+        Highest order of the result; even.
 
     Examples
     --------

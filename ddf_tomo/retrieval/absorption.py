@@ -22,6 +22,7 @@ from ddf_tomo.radiographs import Radiographs
 from ddf_tomo.retrieval.rotation_axis import check_angles_differ, find_rotation_axis
 from ddf_tomo.scan import Scan
 
+__all__ = ["Absorption", "absorption", "absorption_scan", "axial_geometry"]
 MARGIN = 1 / 16  # share of the columns at either side that is air to begin with
 GROWTHS = 3
 AIR_SIGMAS = 4.0  # how far a smoothed pixel may lie from the fit and still count as air
@@ -32,7 +33,7 @@ SAME_ANGLE_RAD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Absorption:
-    """Line integrals and their weights.
+    """Line integrals and their weights; made by `absorption`.
 
     Attributes
     ----------
@@ -42,7 +43,7 @@ class Absorption:
     weights
         Inverse variances from the counts, same shape; 0 where there were no counts.
     angles_rad
-        Angle of each view.
+        Angle of each view, shape ``(views,)``.
     air_transmission
         What air read in each view before it was set to 1, shape ``(views,)``.
     """
@@ -166,7 +167,7 @@ def axial_geometry(
     Parameters
     ----------
     angles_rad
-        Angle of each view; positive ones turn the sample clockwise as seen from above.
+        Angle of each view, shape ``(views,)``; positive ones turn the sample clockwise as seen from above.
     detector_shape
         ``(J, K)``: columns and rows.
     column

@@ -22,11 +22,21 @@ OPTIONAL = tuple(LENGTHS_M)
 
 
 class Direction(NamedTuple):
-    """Principal axes of the blur, each ``(..., row, column)``."""
+    """Principal axes of the blur, each of shape ``(..., row, column)``; made by `Maps.direction`.
 
-    angle_rad: Array  # of the strongest blur, from j (down the rows) towards k (along the columns), in (-π/2, π/2]
-    anisotropy: Array  # difference of the eigenvalues over the sum of their magnitudes, in [0, 1]
-    largest: Array  # eigenvalue of C, square pixels
+    Attributes
+    ----------
+    angle_rad : (..., row, column)
+        Of the strongest blur, from j (down the rows) towards k (along the columns), in (-π/2, π/2].
+    anisotropy : (..., row, column)
+        Difference of the eigenvalues over the sum of their magnitudes, in [0, 1].
+    largest, smallest : (..., row, column)
+        Eigenvalues of C in square pixels.
+    """
+
+    angle_rad: Array
+    anisotropy: Array
+    largest: Array
     smallest: Array
 
 
@@ -50,7 +60,7 @@ class Maps:
     background : (..., row, column)
         Intensity without any pattern (glare, scatter wider than the window), relative to what keeps the pattern.
     transmission_error, displacement_error, covariance_error, background_error
-        Standard errors; infinite where nothing could be found.
+        Standard errors, of the shape of what they belong to; infinite where nothing could be found.
     residual : (..., row, column)
         Standard deviation over the steps of what the model leaves of S/T - R, as share of the reference.
     valid : (..., row, column), bool
@@ -134,7 +144,7 @@ class Maps:
         return Direction(*(found if isinstance(self.covariance, Tensor) else (entry.numpy() for entry in found)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to HDF5, under a temporary name until it is complete."""
+        """Write to HDF5 at ``path``, under a temporary name until it is complete."""
         import h5py
 
         with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
@@ -147,7 +157,7 @@ class Maps:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Maps:
-        """Read what `save` wrote, as numpy arrays; anything else raises `ddf_tomo.FileFormatError`."""
+        """Read what `save` wrote to ``path``, as numpy arrays; anything else raises `ddf_tomo.FileFormatError`."""
         with reading_hdf5(path, "maps") as file:
             header = read_header(file, LAYOUT)
             values = {f.name: file[f.name][()] for f in fields(cls) if f.name not in OPTIONAL}

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import check_shape, message, number, real_array
 
+__all__ = ["RotationAxis", "find_rotation_axis", "mirror_correlation"]
 FREQUENCIES = 64  # more add little: neighbouring frequencies of an object half as wide as the detector are correlated
 SEARCH_STEP = 0.05  # columns, far below the width of the peak, which is at least half a column
 WEDGE_RAD = math.radians(20)  # at counting noise of 3 % the error reaches half a column there
@@ -30,7 +31,7 @@ MINIMUM_VIEWS = 6  # below, even the lowest frequency has as many harmonics as d
 
 @dataclass(frozen=True)
 class RotationAxis:
-    """Column of the rotation axis, and what speaks for it.
+    """Column of the rotation axis, and what speaks for it; made by `find_rotation_axis`.
 
     Attributes
     ----------
@@ -143,6 +144,15 @@ def mirror_correlation(projections: ArrayLike, angles_rad: ArrayLike, column: fl
     """Correlation of the two views closest to half a turn apart, one of them mirrored about ``column``.
 
     Near 1 for a well-placed axis; the shift of a fraction of a column is interpolated linearly.
+
+    Parameters
+    ----------
+    projections
+        As in `find_rotation_axis`.
+    angles_rad
+        Angle of each view, shape ``(views,)``.
+    column
+        Column of the axis, see `RotationAxis`.
 
     Examples
     --------

@@ -34,6 +34,8 @@ class ResponseBasisSet(_basis_sets.SphericalHarmonics):
         The ``mumott.Geometry`` of the data, kept and followed.
     ell_max
         Highest even order.
+    **options
+        Passed to MUMOTT's `SphericalHarmonics`.
 
     Examples
     --------
@@ -55,7 +57,15 @@ class ResponseBasisSet(_basis_sets.SphericalHarmonics):
 
 @dataclass(frozen=True, eq=False)
 class MumottResponse(AngularResponse):
-    """The response of SAXS segments in a basis set of MUMOTT's; see `mumott_response`."""
+    """The response of SAXS segments in a basis set of MUMOTT's; made by `mumott_response`.
+
+    Attributes
+    ----------
+    basis_set
+        An object of ``mumott.methods.basis_sets``.
+    segments
+        The detector segments.
+    """
 
     basis_set: Any
     segments: SaxsResponse
@@ -66,7 +76,7 @@ class MumottResponse(AngularResponse):
         return self.segments.channels
 
     def matrix(self, geometry: Geometry, ell_max: int | None = None) -> torch.Tensor:
-        """MUMOTT's projection matrix for these views, float64, ``(views, channels, len(basis_set))``.
+        """MUMOTT's projection matrix for a geometry, float64, ``(views, channels, len(basis_set))``.
 
         ``ell_max`` is for the sake of other responses: the basis set decides, and another order raises ``ValueError``.
         """

@@ -71,10 +71,24 @@ def to_data_container(scan: Scan) -> Any:
     Data are shared with the scan; weights and diode are copies, because MUMOTT's pipelines write into them (ones, where
     the scan has none). For other responses than `SaxsResponse` use `ResponseBasisSet` in the pipeline.
 
+    Parameters
+    ----------
+    scan
+        The scan; its data must be on the CPU.
+
     Raises
     ------
     ValueError
         If the scan's frames are of both hands.
+
+    Examples
+    --------
+    >>> from ddf_tomo.geometry import Geometry
+    >>> from ddf_tomo.operators.responses import SaxsResponse
+    >>> geometry = Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 4), (4, 5))
+    >>> container = to_data_container(Scan(np.ones((2, 4, 5, 3)), geometry, SaxsResponse([0.0, 1.0, 2.0])))
+    >>> len(container.projections), container.geometry.detector_angles.tolist()
+    (2, [0.0, 1.0, 2.0])
     """
     of_kind(Scan, scan, "scan")
     container = neighbour("mumott.data_handling").DataContainer()

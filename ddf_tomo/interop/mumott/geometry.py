@@ -77,6 +77,11 @@ def geometry_from(
 def response_from(mumott_geometry: Any) -> SaxsResponse:
     """The detector segments of a ``mumott.Geometry``, with angles that run from j towards k.
 
+    Parameters
+    ----------
+    mumott_geometry
+        MUMOTT's geometry; it is read, not kept.
+
     Warns
     -----
     MumottFaultWarning
@@ -127,7 +132,8 @@ def to_geometry(
         The angular response. Of a `SaxsResponse` the segments, scattering angle and coverage pass over exactly; others
         get as many evenly spaced placeholder angles as they have channels.
     p_0, j_0, k_0
-        Directions of the unrotated set-up; the default is MUMOTT's, with the beam reversed for right-handed frames.
+        Directions of the unrotated set-up, shape ``(3,)``; the default is MUMOTT's, with the beam reversed for
+        right-handed frames.
 
     Raises
     ------

@@ -156,6 +156,11 @@ class VoxelDrivenProjector(Projector):
     where MUMOTT 2.3 reads wrong neighbours). For results use `Projector`: with an exact transpose the same number of
     iterations fits the data better.
 
+    Parameters
+    ----------
+    geometry
+        A ``mumott.Geometry``; kept and watched.
+
     Examples
     --------
     >>> from ddf_tomo.geometry import Geometry
@@ -182,6 +187,11 @@ def substituted(projector: type[Projector] = Projector) -> Iterator[None]:
 
     For pipelines that do not take a projector (`run_group_lasso`, `run_discrete_directions`, optical-flow alignment);
     the others are better told by ``Projector=Projector``. Applies to the whole process while it lasts.
+
+    Parameters
+    ----------
+    projector
+        `Projector`, `VoxelDrivenProjector`, or a class derived from one.
 
     Examples
     --------
