@@ -72,8 +72,7 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
                     inner = f"{child.module}.{alias.name}"
                     yield (inner if inner.removeprefix("ddf_tomo.") in MODULES else str(child.module)), at_import
             elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "neighbour":
-                if child.args and isinstance(child.args[0], ast.Constant):
-                    yield str(child.args[0].value), at_import
+                yield from ((str(name.value), at_import) for name in child.args[:1] if isinstance(name, ast.Constant))
             yield from walk(child, at_import and not isinstance(child, (ast.FunctionDef, ast.Lambda)))
 
     return walk(ast.parse(source), True)
