@@ -116,7 +116,8 @@ def test_the_table_reads_upwards():
 def test_every_room_is_there():
     listed = [module for room in ROOMS.values() for module in room.modules]
     assert len(listed) == len(set(listed))
-    assert not set(listed) - set(MODULES)
+    beginnings = {".".join(module.split(".")[: n + 1]) for module in MODULES for n in range(module.count(".") + 1)}
+    assert not set(listed) - beginnings
 
 
 @pytest.mark.parametrize("module", MODULES)

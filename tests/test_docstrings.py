@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import ddf_tomo
+from tests.public_names import public_names
 
 # Modules that are being written or rewritten; this list only ever gets shorter.
 NOT_YET = tuple(
@@ -22,41 +20,8 @@ NOT_YET = tuple(
         "visualization",
     )
 )  # fmt: skip
-NEIGHBOURS = "ddf_tomo.interop."
-COMMANDS = ("ddf_tomo.cli", "ddf_tomo.demo")  # explain themselves by --help
 ARRAYS = re.compile(r"\b(Array|ArrayLike|NDArray|Tensor)\b")
 SHAPE = re.compile(r"[Ss]hape|\(\.\.\.|\([\w…]+, |\blike\b|\b[Aa]s in\b|\bnumber\b|array of")
-
-
-def public_names() -> dict[str, Any]:
-    """Every public function and class by the shortest name it has.
-
-    A module's public names are those of its `__all__`; without one, what it defines, or nothing where it lies inside a
-    package that has one.
-    """
-    packages = {"ddf_tomo": ddf_tomo}
-    for found in pkgutil.walk_packages(ddf_tomo.__path__, "ddf_tomo."):
-        if not any(part.startswith("_") for part in found.name.split(".")) and found.name not in COMMANDS:
-            try:
-                packages[found.name] = importlib.import_module(found.name)
-            except ImportError:
-                if not found.name.startswith(NEIGHBOURS):  # where the neighbour may be missing
-                    raise
-    names: dict[int, tuple[str, Any]] = {}
-    for module_name, module in sorted(packages.items(), key=lambda item: item[0].count(".")):
-        parent = packages[module_name.rpartition(".")[0] or "ddf_tomo"]
-        inside = parent is not ddf_tomo and hasattr(parent, "__all__")
-        own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module_name]
-        for name in getattr(module, "__all__", () if inside else own):
-            try:
-                thing = getattr(module, name)
-            except ImportError:
-                if not module_name.startswith(NEIGHBOURS):
-                    raise
-                continue
-            if not name.startswith("_") and (inspect.isroutine(thing) or inspect.isclass(thing)):
-                names.setdefault(id(thing), (f"{module_name}.{name}", thing))
-    return dict(names.values())
 
 
 PUBLIC = public_names()
