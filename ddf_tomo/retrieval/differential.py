@@ -1,15 +1,15 @@
-r"""Linear retrieval: displacement and blur as first-order changes of the mask's image.
+"""Linear retrieval: displacement and blur as first-order changes of the mask's image.
 
 With a warp that conserves photons and a blur, a sample frame S and a reference frame R of mask step m obey, to first
 order,
 
-.. math:: S_m / T - R_m = -u\cdot\nabla P_m + \tfrac12 \sum_{ab} C_{ab}\,\partial_a\partial_b P_m + \kappa \bar R,
+    S_m / T − R_m = −u·∇P_m + ½ Σ_ab C_ab ∂_a ∂_b P_m + κ ⟨R⟩,
 
 linear in the six unknowns (T, u, C) of a pixel once T, the same in all steps, is divided out (Quénot et al. 2021,
 Optica 8, 1412; Pavlov et al. 2020, J. Opt. 22, 125604). Five choices make the answer and its error bars right:
 
-* the pattern :math:`P_m = (S_m/T + R_m)/2` is the midpoint of both frames. The propagator
-  :math:`\exp(-u\cdot\nabla + \tfrac12 C:\nabla\nabla)` is then met to second order, not first (trapezoid rule), and the
+* the pattern ``P_m = (S_m/T + R_m)/2`` is the midpoint of both frames. The propagator
+  ``exp(−u·∇ + ½ C:∇∇)`` is then met to second order, not first (trapezoid rule), and the
   noise of P is uncorrelated with that of S/T - R where T = 1, so noise makes no dark field in air;
 * T belongs to a pixel, u and C to a window: T is eliminated pixel by pixel (a Schur complement over the mask steps)
   before the window sums, so edges and phase-contrast fringes do not leak into the dark field;

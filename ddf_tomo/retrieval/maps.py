@@ -42,7 +42,7 @@ class Direction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    r"""Maps of one or more views; numpy arrays or torch tensors ``(..., row, column[, channel])``.
+    """Maps of one or more views; numpy arrays or torch tensors ``(..., row, column[, channel])``.
 
     Axis j of the detector runs along the rows' index (down), axis k along the columns' (right). With a displacement u
     and a blur covariance C the sample's frame is ``I(x) = T (G_C * I_ref)(x - u)``.
@@ -51,7 +51,7 @@ class Maps:
     ----------
     transmission : (..., row, column)
         Share of the reference's intensity. With one distance it holds the propagation contrast as well: a warp that
-        conserves photons brings the factor :math:`1 - \nabla\cdot u`, which nothing tells from absorption.
+        conserves photons brings the factor ``1 − ∇·u``, which nothing tells from absorption.
     displacement : (..., row, column, 2)
         u_j, u_k in pixels.
     covariance : (..., row, column, 3)

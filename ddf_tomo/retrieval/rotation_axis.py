@@ -1,11 +1,11 @@
-r"""Where the rotation axis meets the detector, from the projections themselves.
+"""Where the rotation axis meets the detector, from the projections themselves.
 
-Parallel projections of one object are not independent. Let :math:`g(\omega, \theta)` be the Fourier transform of the
-projection at angle :math:`\theta` along the detector coordinate s, measured from the axis. It samples the object's
-transform on a circle of radius :math:`\omega`, so an object of radius R gives only angular harmonics of order
-:math:`|n| \lesssim R\omega` (the "bow tie"; Edholm, Lewitt & Lindholm 1986, Proc. SPIE 671, 8). Opposite views are
-mirror images, so that :math:`c_{-n} = (-1)^n \bar c_n`, and 2n + 1 real numbers describe any number of views (the
-Helgason–Ludwig conditions in Fourier form). An axis at column c multiplies by :math:`e^{-i\omega c}` and breaks this.
+Parallel projections of one object are not independent. Let ``g(ω, θ)`` be the Fourier transform of the projection at
+angle θ along the detector coordinate s, measured from the axis. It samples the object's transform on a circle of radius
+ω, so an object of radius R gives only angular harmonics of order ``|n| ≲ R ω`` (the "bow tie"; Edholm, Lewitt &
+Lindholm 1986, Proc. SPIE 671, 8). Opposite views are mirror images, so that ``c_{−n} = (−1)ⁿ c̄_n``, and 2n + 1 real
+numbers describe any number of views (the Helgason–Ludwig conditions in Fourier form). An axis at column c multiplies by
+``exp(−iωc)`` and breaks this.
 The column sought makes the data most consistent in the sense of least squares, which is the most likely one for white
 noise. The views may lie anywhere and need no opposite partner. Less than half a turn will do for clean data only.
 """
