@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ddf_tomo._checks import number
-from ddf_tomo.operators.base import LinearOperator, is_number
+from ddf_tomo._checks import message, number
+from ddf_tomo.operators.base import LinearOperator, Shape, is_number
+
+SAFETY = 1.02  # power iterations come from below
 
 
 class Functional(ABC):
@@ -24,6 +27,8 @@ class Functional(ABC):
         Factor in front.
     is_constraint
         Whether ``g`` is 0 on a set and infinite off it, so that weights and steps mean nothing and `proximal` projects.
+    is_smooth
+        Whether `value` is differentiable, so that methods which follow gradients may use it.
 
     Examples
     --------
@@ -38,6 +43,10 @@ class Functional(ABC):
     weight: float = 1.0
     is_constraint: bool = False
 
+    @property
+    def is_smooth(self) -> bool:
+        return False
+
     @abstractmethod
     def value(self, z: torch.Tensor) -> torch.Tensor:
         """``g(z)`` without the weight, a torch scalar; differentiable where ``g`` is. Constraints give 0."""
@@ -50,6 +59,18 @@ class Functional(ABC):
         """Proximal map of ``step · (weight · g)*``, the convex conjugate, by Moreau's identity."""
         return p - step * self.proximal(p / step, self.weight / step)
 
+    def curvature(self, z: torch.Tensor) -> torch.Tensor:
+        """Factors ``κ(z) ≥ 0`` of the quadratic ``½ Σ κ(z) u²`` that touches ``g`` at ``z`` and lies above it.
+
+        They broadcast against ``z``; ``κ(z) z`` is the gradient of ``g``. Without the weight.
+
+        Raises
+        ------
+        TypeError
+            If there is no such quadratic.
+        """
+        raise TypeError(message("prior", "one under quadratics, as Smoothness or TotalVariation(…, smoothing=…)", self))
+
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """``L x``."""
         return x if self.operator is None else self.operator(x)
@@ -57,6 +78,14 @@ class Functional(ABC):
     def apply_adjoint(self, z: torch.Tensor) -> torch.Tensor:
         """``Lᵀ z``."""
         return z if self.operator is None else self.operator.T(z)
+
+    def domain_shape(self, shape: Sequence[int]) -> Shape:
+        """What ``x`` has to look like, given what it looks like: a shape in which ``None`` is any length."""
+        return tuple(shape) if self.operator is None else self.operator.domain_shape
+
+    def norm(self) -> float:
+        """``|L|``, or a little more: what steps are measured by."""
+        return 1.0 if self.operator is None else SAFETY * self.operator.norm(30)
 
     def __call__(self, x: Any) -> float:
         """``weight · g(L x)``."""

@@ -30,8 +30,15 @@ class Smoothness(Functional):
     def __init__(self, volume_shape: Sequence[int]) -> None:
         self.operator = Differences(volume_shape)
 
+    @property
+    def is_smooth(self) -> bool:
+        return True
+
     def value(self, z: torch.Tensor) -> torch.Tensor:
         return z.square().sum() / 2
 
     def proximal(self, z: torch.Tensor, step: float) -> torch.Tensor:
         return z / (1 + step)
+
+    def curvature(self, z: torch.Tensor) -> torch.Tensor:
+        return z.new_ones(())

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import number, real_array
+from ddf_tomo._checks import message, number, real_array
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.spherical_harmonics import orders
 from ddf_tomo.priors.differences import Differences
@@ -48,11 +48,20 @@ class TotalVariation(Functional):
         self.operator = differences if order_weights is None else OrderWeights(order_weights, volume_shape, differences)
         self.smoothing = number(smoothing, "smoothing", low=0.0)
 
+    @property
+    def is_smooth(self) -> bool:
+        return self.smoothing > 0
+
     def value(self, z: torch.Tensor) -> torch.Tensor:
         return ((magnitude(z).square() + self.smoothing**2).sqrt() - self.smoothing).sum()
 
     def proximal(self, z: torch.Tensor, step: float) -> torch.Tensor:
         return z * (1 - step / magnitude(z).clamp(min=step or 1.0)) if step else z
+
+    def curvature(self, z: torch.Tensor) -> torch.Tensor:
+        if not self.smoothing:
+            raise ValueError(message("smoothing", "a positive number, as no quadratic lies above the bare norm", 0.0))
+        return (magnitude(z).square() + self.smoothing**2).rsqrt()
 
 
 def magnitude(z: torch.Tensor) -> torch.Tensor:
@@ -90,6 +99,10 @@ class OrderWeights(LinearOperator):
         count = len(self.factors)
         self.domain_shape = (*operator.domain_shape[:-1], count)
         self.range_shape = (*operator.range_shape[:-1], count)
+
+    def norm(self, iterations: int = 20, seed: int = 0) -> float:
+        """At most this, and this where the operator treats all coefficients alike."""
+        return self.operator.norm(iterations, seed) * float(self.factors.max())
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
         return self.operator._apply(x * self.factors.to(x))

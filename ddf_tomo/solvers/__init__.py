@@ -2,6 +2,7 @@
 
 from ddf_tomo.solvers.cgls import cgls
 from ddf_tomo.solvers.checkpoint import Checkpoint
+from ddf_tomo.solvers.fista import fista
 from ddf_tomo.solvers.iteration import Solution
 
-__all__ = ["Checkpoint", "Solution", "cgls"]
+__all__ = ["Checkpoint", "Solution", "cgls", "fista"]

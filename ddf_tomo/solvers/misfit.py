@@ -68,6 +68,39 @@ class Misfit:
         half = r if self.weights is None else self.weights.sqrt() * r
         return math.sqrt(dot(half, half))
 
+    def value(self, x: torch.Tensor) -> float:
+        """``½ |W^(1/2) (A x - y)|²``."""
+        return self.norm(self.residual(x)) ** 2 / 2
+
+    def curvature(self, iterations: int = 10) -> float:
+        """``|W^(1/2) A|²``, the Lipschitz constant of the gradient, by power iteration from the backprojected data.
+
+        A lower bound, a few per cent low at most where data are smooth: algorithms that rest on it watch what they
+        meet on their way, and raise it when it was too low. 1 if the operator is zero.
+        """
+        x, found = self.gradient(self.y), 0.0
+        if not (size := math.sqrt(dot(x, x))):
+            x = torch.ones_like(x)
+            size = math.sqrt(dot(x, x))
+        for _ in range(iterations):
+            if not 0 < size < math.inf:
+                break
+            x = self.gradient(self.A(x / size))
+            found = size = math.sqrt(dot(x, x))
+        return found or 1.0
+
+    def begin(self, x0: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Where to start: ``x``, ``A x - y`` and its norm; told if the numbers leave the range of their type."""
+        back = self.gradient(self.y)
+        x = self.start(x0, like=back)
+        r = -self.y if x0 is None else self.residual(x)
+        norm = self.norm(r)
+        if not math.isfinite(norm + dot(back, back)):
+            raise ValueError(
+                message("y, weights", f"numbers whose products fit into {r.dtype}", "an overflow", "rescale them")
+            )
+        return x, r, norm
+
     def start(self, x0: Any, like: torch.Tensor | None = None) -> torch.Tensor:
         """A copy of ``x0``, checked, or zeros of the operator's domain (of the shape of ``like``, where it is free)."""
         shape = self.A.domain_shape if like is None else tuple(like.shape)
