@@ -27,7 +27,7 @@ LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
 
 
 def show_convergence(
-    results: Any, path: str | os.PathLike[str] | None = None, *, noise_level: float | None = None
+    results: Any, *, noise_level: float | None = None, path: str | os.PathLike[str] | None = None
 ) -> Any:
     """Draw the norm of the weighted residual per iteration on a logarithmic axis.
 
@@ -35,11 +35,11 @@ def show_convergence(
     ----------
     results
         A `Reconstruction`, a solver's `Solution`, or the residuals themselves; or several of these by their labels.
-    path : optional
-        PNG, PDF or SVG to write.
     noise_level
         Norm of the residual that noise alone would leave: with weights 1/σ² the square root of the number of
         measured values. Drawn as a line; what lies below it fits noise.
+    path : optional
+        PNG, PDF or SVG to write.
 
     Returns
     -------
@@ -105,5 +105,5 @@ def _plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -117,16 +117,16 @@ def predicted_by(reconstruction: Any, scan: Scan) -> NDArray[np.float64]:
 def show_projections(
     reconstruction: Any,
     scan: Scan,
-    path: str | os.PathLike[str] | None = None,
-    *,
     views: Sequence[int] | None = None,
+    *,
     channels: Sequence[int] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Draw measured and predicted projections and what is left over, and how well every view is fitted.
 
     Below the misfit of all views (with the chosen ones marked) there is a row for each chosen view, and in it measured,
-    predicted and residual/σ for each chosen channel. Signals share one colour scale and so do residuals; rows run along
-    detector axis j, columns along k.
+    predicted and residual/σ for each chosen channel. Signals share one colour scale (those with a sign another one) and
+    so do residuals; detector axis j runs down, k to the right.
 
     Parameters
     ----------
@@ -134,12 +134,12 @@ def show_projections(
         A `Reconstruction` of the scan's volume, or predicted data of the scan's shape.
     scan
         What was measured; its weights are taken for 1/σ², masked pixels are grey.
-    path : optional
-        PNG, PDF or SVG to write.
     views
         Numbers of the views; by default the best fitted one, one in the middle, and the two worst.
     channels
         Numbers of the channels; by default the first three at most.
+    path : optional
+        PNG, PDF or SVG to write.
 
     Returns
     -------
@@ -156,8 +156,8 @@ def show_projections(
     >>> from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
     >>> scan = simulate(helicoidal_fibres, tilt_series((8, 8, 8), views=[4], tilts_rad=[0]), SecondMomentResponse())
     >>> figure = show_projections(0.9 * scan.data, scan, views=[0, 2], channels=[0])
-    >>> [axis.get_title() for axis in figure.axes[1:4]]
-    ['Θ_jj measured', 'Θ_jj predicted', 'residual / its spread']
+    >>> [axis.get_title() for axis in figure.axes if "Θ" in axis.get_title()]
+    ['Θ_jj measured', 'Θ_jj predicted']
     """
     of_kind(Scan, scan, "scan")
     predicted = predicted_by(reconstruction, scan)
@@ -177,41 +177,43 @@ def show_projections(
     deviation = STYLES["residual"].label if known else "residual / its spread"
 
     height, width = scan.geometry.detector_shape
-    scale = min(1.5 / max(height, 1), 1.5 / max(width, 1) if 3 * len(groups) > 3 else 2.4 / max(width, 1))
-    panel = max(scale * width, 0.75), max(scale * height, 0.4)
-    columns = 3 * len(groups)
-    figure = new_figure(max(columns * (panel[0] + 0.1) + 1.6, 5.0), 1.5 + len(rows) * (panel[1] + 0.12) + 1.2)
-    above, below = figure.subfigures(2, 1, height_ratios=[1.5, len(rows) * (panel[1] + 0.12) + 1.2])
+    scale = min(1.5 / height, (1.5 if len(groups) > 1 else 2.2) / width)
+    panel = max(scale * width, 0.9), max(scale * height, 0.35)
+    columns, tall = 3 * len(groups), len(rows) * (panel[1] + 0.1) + 0.9
+    figure = new_figure(max(columns * (panel[0] + 0.08) + 1.4, 5.5), tall + 1.5)
+    above, below = figure.subfigures(2, 1, height_ratios=[1.5, tall])
     _draw_misfit(above.subplots(), misfit, rows, known)
-    grid = below.subplots(len(rows), columns, squeeze=False)
-    _, spread = limits(residual, "symmetric")
-    kinds: dict[str, list[int]] = {}
-    for n, channel in enumerate(groups):
-        kinds.setdefault(_kind(measured[..., channel][~masked[..., channel]]), []).append(n)
-    unit = data_unit(scan.provenance)
-    for kind, members in kinds.items():
-        style = STYLES[kind].in_units_of(unit)
-        chosen = [groups[n] for n in members]
-        low, high = limits(np.where(masked, np.nan, measured)[..., chosen], style.limits)
-        for n in members:
-            for row, view in zip(grid, rows, strict=True):
-                for axis, values in zip(row[3 * n : 3 * n + 2], (measured, predicted), strict=True):
-                    picture = np.where(masked, np.nan, values)[view, ..., groups[n]]
-                    drawn = _picture(axis, picture, colour_map(style), low, high)
-        pairs = [axis for n in members for axis in grid[:, 3 * n : 3 * n + 2].ravel()]
-        colour_bar(below, drawn, pairs, style.titled, location="bottom", shrink=0.7, aspect=30)
-    for n, channel in enumerate(groups):
-        for row, view in zip(grid, rows, strict=True):
-            drawn = _picture(
-                row[3 * n + 2], residual[view, ..., channel], colour_map(STYLES["residual"]), -spread, spread
-            )
-        for axis, title in zip(
-            grid[0, 3 * n :], (f"{names[channel]} measured", f"{names[channel]} predicted", deviation), strict=False
+    places = below.add_gridspec(len(rows) + 1, columns, height_ratios=[*[panel[1]] * len(rows), 0.09])
+    # Signals of one kind share a scale, whatever their channel.
+    kinds = [_kind(measured[..., channel][~masked[..., channel]]) for channel in groups]
+    ranges = {
+        kind: limits(
+            np.where(masked, np.nan, measured)[..., [c for c, k in zip(groups, kinds, strict=True) if k == kind]],
+            STYLES[kind].limits,
+        )
+        for kind in set(kinds)
+    }
+    unit, spread = data_unit(scan.provenance), limits(residual, "symmetric")
+    for n, (channel, kind) in enumerate(zip(groups, kinds, strict=True)):
+        pair, left = places[-1, 3 * n : 3 * n + 2], places[-1, 3 * n + 2]
+        for column, title, values, style, (low, high), bar in (
+            (0, f"{names[channel]} measured", measured, STYLES[kind], ranges[kind], None),
+            (1, f"{names[channel]} predicted", predicted, STYLES[kind], ranges[kind], pair),
+            (2, deviation, residual, STYLES["residual"], spread, left),
         ):
-            axis.set_title(title, fontsize=LABEL, parse_math=False)
-    colour_bar(below, drawn, list(grid[:, 2::3].ravel()), deviation, location="bottom", shrink=0.9, aspect=15)
-    for row, view in zip(grid, rows, strict=True):
-        row[0].set_ylabel(f"view {view}\nmisfit {misfit[view]:.3g}", fontsize=LABEL)
+            for r, view in enumerate(rows):
+                axis = below.add_subplot(places[r, 3 * n + column])
+                shown = np.where(masked, np.nan, values)[view, ..., channel]
+                drawn = axis.imshow(shown, cmap=colour_map(style), vmin=low, vmax=high, interpolation="nearest")
+                axis.set(xticks=[], yticks=[])
+                if r == 0:
+                    axis.set_title(title, fontsize=LABEL, parse_math=False)
+                if n == column == 0:
+                    text = f"view {view}\nmisfit {misfit[view]:.3g}"
+                    axis.set_ylabel(text, fontsize=LABEL, rotation=0, ha="right", va="center")
+            if bar is not None:
+                label = style.in_units_of(unit).titled if column == 1 else deviation
+                colour_bar(below, drawn, None, label, cax=below.add_subplot(bar), orientation="horizontal")
     return write_figure(figure, path)
 
 
@@ -268,14 +270,9 @@ def _kind(values: NDArray[np.float64]) -> str:
     return "signed_signal" if low < -0.25 * max(high, 0.0) and low < 0 else "signal"
 
 
-def _picture(axis: Any, values: NDArray[Any], colours: Any, low: float, high: float) -> Any:
-    axis.set(xticks=[], yticks=[])
-    return axis.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-
-
 def _draw_misfit(axis: Any, misfit: NDArray[np.float64], rows: Sequence[int], known: bool) -> None:
     axis.plot(misfit, ".", color=GREY, markersize=3)
-    axis.plot(list(rows), misfit[list(rows)], "o", color=ORANGE, markersize=4)
+    axis.plot(list(rows), misfit[list(rows)], "o", color=ORANGE, markersize=4, zorder=3)
     if known:
         axis.axhline(1.0, color=BLUE, linewidth=0.8)
         axis.annotate(

@@ -51,10 +51,10 @@ def equal_area(directions: ArrayLike) -> NDArray[np.float64]:
 
 def show_beams(
     geometry: Geometry,
-    path: str | os.PathLike[str] | None = None,
     *,
     values: ArrayLike | None = None,
     quantity: str | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Draw the beam of every view as a point on the half sphere, seen from +z with equal areas.
 
@@ -65,12 +65,12 @@ def show_beams(
     ----------
     geometry
         Of the scan.
-    path : optional
-        PNG, PDF or SVG to write.
     values
         A number for each view to colour it by, such as `misfit_of_views`; by default the number of the view.
     quantity
         What the values are, of `style.STYLES`: ``"misfit"`` by default where values are given.
+    path : optional
+        PNG, PDF or SVG to write.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def show_beams(
     shown = np.arange(count) if values is None else real_array(values, "values", (count,))
     rim = np.abs(geometry.p[:, 2]) < 1e-6
     places = np.concatenate([equal_area(geometry.p), -equal_area(geometry.p[rim])])
-    figure = new_figure(4.6, 3.9)
+    figure = new_figure(4.8, 3.9)
     axis = figure.subplots()
     draw_disc(axis, "xyz", rings=True)
     low, high = (0, max(count - 1, 1)) if values is None else limits(shown, style.limits)
@@ -108,7 +108,7 @@ def show_beams(
     return write_figure(figure, path)
 
 
-def show_observability(report: Observability, path: str | os.PathLike[str] | None = None) -> Any:
+def show_observability(report: Observability, *, path: str | os.PathLike[str] | None = None) -> Any:
     """Draw what an acquisition tells about structure in each direction ξ̂, over the half sphere as in `show_beams`.
 
     Four maps: how many views see the structure, the largest gap between them, the rank, and the condition of what they
@@ -150,7 +150,7 @@ def show_observability(report: Observability, path: str | os.PathLike[str] | Non
         (best, STYLES["rank"], report.rank[:, -1].astype(float), float(count)),
         ("log₁₀ of the condition (grey: infinite)", STYLES["condition"], condition, None),
     )
-    figure = new_figure(13.0, 3.5)
+    figure = new_figure(13.0, 3.0)
     for axis, (title, style, values, top) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         draw_disc(axis, "xyz")
         picture = np.ma.masked_where(square > 1, values[nearest])
@@ -167,15 +167,16 @@ def draw_disc(axis: Any, names: str = "xyz", rings: bool = False) -> None:
     from matplotlib.patches import Circle
 
     axis.add_patch(Circle((0, 0), 1.0, facecolor="0.75" if not rings else "0.97", edgecolor=GREY, zorder=1))
+    halo = {"facecolor": "0.97", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     for degrees in (30, 60) if rings else ():
         radius = np.sqrt(2) * np.sin(np.radians(degrees) / 2)
         axis.add_patch(Circle((0, 0), radius, fill=False, edgecolor="0.8", linewidth=0.6, zorder=2))
         turned = radius * np.sqrt(0.5)
-        axis.text(turned, -turned, f"{degrees}°", fontsize=TICK, color="0.45", ha="left", va="top", zorder=2)
+        axis.text(turned, -turned, f"{degrees}°", fontsize=TICK, color="0.45", ha="left", va="top", zorder=5, bbox=halo)
     if rings:
         axis.plot([-1, 1, np.nan, 0, 0], [0, 0, np.nan, -1, 1], color="0.85", linewidth=0.6, zorder=2)
         axis.text(0.03, 0.03, names[2], fontsize=LABEL, zorder=4)
     axis.text(1.07, 0, names[0], va="center", fontsize=LABEL)
     axis.text(0, 1.07, names[1], ha="center", fontsize=LABEL)
-    axis.set(aspect="equal", xlim=(-1.18, 1.18), ylim=(-1.12, 1.22), xticks=[], yticks=[])
+    axis.set(aspect="equal", xlim=(-1.18, 1.18), ylim=(-1.08, 1.2), xticks=[], yticks=[])
     axis.set_frame_on(False)

@@ -193,12 +193,14 @@ def dress(axis: Any, title: str = "", across: str = "", up: str = "") -> None:
 
 
 def colour_bar(figure: Any, drawn: Any, axes: Any, label: str, **place: Any) -> Any:
-    """A colour bar in the fonts that all figures share."""
-    bar = figure.colorbar(drawn, ax=axes, **({"fraction": 0.05, "pad": 0.02} | place))
+    """A colour bar in the fonts that all figures share, beside the axes or where ``place`` says."""
+    where = place if axes is None else {"ax": axes, "fraction": 0.05, "pad": 0.02} | place
+    bar = figure.colorbar(drawn, **where)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK)
     bar.formatter.set_powerlimits((-3, 4))
-    bar.ax.yaxis.get_offset_text().set_fontsize(TICK)
+    for side in (bar.ax.xaxis, bar.ax.yaxis):
+        side.get_offset_text().set_fontsize(TICK)
     return bar
 
 
