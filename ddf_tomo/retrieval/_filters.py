@@ -56,7 +56,8 @@ def window_sum(image: Tensor, sigma: float) -> Tensor:
 def blur_operators(image: Tensor) -> Tensor:
     """The five images whose combination moves and blurs ``image``.
 
-    ``(−∂_j, −∂_k, ½ ∂_jj, ∂_jk, ½ ∂_kk)``, the first-order change for unit displacement and unit blur covariance; ``(n, row, column)`` to ``(5, n, row, column)``.
+    ``(−∂_j, −∂_k, ½ ∂_jj, ∂_jk, ½ ∂_kk)``, the first-order change for unit displacement and unit blur
+    covariance; ``(n, row, column)`` to ``(5, n, row, column)``.
     """
     d_j = along(image, FIRST, -2, odd=True)
     d_k = along(image, FIRST, -1, odd=True)
