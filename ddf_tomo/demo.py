@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from ddf_tomo import Reconstruction, Scan, SecondMomentResponse, datasets, reconstruct
 from ddf_tomo._checks import neighbour
 from ddf_tomo._files import replaced_when_complete
-from ddf_tomo.derived import Derived, angle_between, derive
-from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
+from ddf_tomo.derived import Derived
+from ddf_tomo.merits import compare
+from ddf_tomo.phantoms import Truth, helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.retrieval import Maps, retrieve
 from ddf_tomo.visualization import show_directions, show_maps, show_slices
 
@@ -105,15 +107,17 @@ def tensor_volume(folder: Path) -> Figures:
     scan.write(folder / "fibres_scan.h5")
     volume = reconstruct(scan)
     volume.save(folder / "fibres_volume.h5")
-    found, (truth, directions, mask) = volume.derived(), helicoidal_fibres(VOXELS)
-    true = derive(truth)
+    found, truth = volume.derived(), helicoidal_fibres(VOXELS)
     show_directions(
-        {"truth": (directions, _strength(true)), "reconstruction": (found.direction, _strength(found))},
+        {
+            "truth": (truth.directions, _strength(truth.derived())),
+            "reconstruction": (found.direction, _strength(found)),
+        },
         folder / "fibres_directions.png",
     )
     return {
         "noise of the maps, share of the strongest signal": round(noise / strongest, 4),
-        **_merits(volume, found, directions, mask, true),
+        **_merits(volume, truth),
     }
 
 
@@ -153,7 +157,8 @@ def inside_mumott(folder: Path) -> Figures:
     )
     coefficients = np.asarray(output["result"]["x"])
     ours = Reconstruction.load(folder / "fibres_volume.h5")
-    theirs, (truth, directions, mask) = derive(coefficients), helicoidal_fibres(VOXELS)
+    volume = Reconstruction(coefficients, 2, ours.geometry, ours.response)
+    theirs = volume.derived()
     show_directions(
         {
             "run_sigtt with our projector": (theirs.direction, _strength(theirs)),
@@ -161,20 +166,17 @@ def inside_mumott(folder: Path) -> Figures:
         },
         folder / "fibres_directions_mumott.png",
     )
-    volume = Reconstruction(coefficients, 2, ours.geometry, ours.response)
-    return _merits(volume, theirs, directions, mask, derive(truth))
+    return _merits(volume, helicoidal_fibres(VOXELS))
 
 
-def _merits(
-    volume: Reconstruction, found: Derived, directions: NDArray[Any], mask: NDArray[Any], true: Derived
-) -> Figures:
-    error = np.degrees(angle_between(found.direction, directions))[mask]
-    correlation = np.corrcoef(found.mean[mask], true.mean[mask])[0, 1]
+def _merits(volume: Reconstruction, truth: Truth) -> Figures:
+    merits = compare(volume, truth)
     return {
         "ell_max": volume.ell_max,
-        "direction error, degrees: median": round(float(np.median(error)), 2),
-        "direction error, degrees: 90th percentile": round(float(np.percentile(error, 90)), 2),
-        "correlation of the mean with the truth": round(float(correlation), 4),
+        "direction error, degrees: median": round(math.degrees(merits.direction_error_median_rad), 2),
+        "direction error, degrees: 90th percentile": round(math.degrees(merits.direction_error_p90_rad), 2),
+        "correlation of the mean with the truth": round(merits.mean_correlation, 4),
+        "error of the coefficients, share of the true ones": round(merits.nrmse_shared_orders, 4),
     }
 
 
