@@ -195,11 +195,10 @@ def show_projections(
     }
     unit, spread = data_unit(scan.provenance), limits(residual, "symmetric")
     for n, (channel, kind) in enumerate(zip(groups, kinds, strict=True)):
-        pair, left = places[-1, 3 * n : 3 * n + 2], places[-1, 3 * n + 2]
-        for column, title, values, style, (low, high), bar in (
-            (0, f"{names[channel]} measured", measured, STYLES[kind], ranges[kind], None),
-            (1, f"{names[channel]} predicted", predicted, STYLES[kind], ranges[kind], pair),
-            (2, deviation, residual, STYLES["residual"], spread, left),
+        for column, title, values, style, (low, high) in (
+            (0, f"{names[channel]} measured", measured, STYLES[kind], ranges[kind]),
+            (1, f"{names[channel]} predicted", predicted, STYLES[kind], ranges[kind]),
+            (2, deviation, residual, STYLES["residual"], spread),
         ):
             for r, view in enumerate(rows):
                 axis = below.add_subplot(places[r, 3 * n + column])
@@ -211,9 +210,9 @@ def show_projections(
                 if n == column == 0:
                     text = f"view {view}\nmisfit {misfit[view]:.3g}"
                     axis.set_ylabel(text, fontsize=LABEL, rotation=0, ha="right", va="center")
-            if bar is not None:
-                label = style.in_units_of(unit).titled if column == 1 else deviation
-                colour_bar(below, drawn, None, label, cax=below.add_subplot(bar), orientation="horizontal")
+            label = deviation if column == 2 else style.in_units_of(unit).titled
+            bar = below.add_subplot(places[-1, 3 * n + column])
+            colour_bar(below, drawn, None, label, cax=bar, orientation="horizontal")
     return write_figure(figure, path)
 
 
