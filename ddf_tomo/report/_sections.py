@@ -1,0 +1,362 @@
+"""The sections of a report, each a function from facts to HTML."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ddf_tomo import visualization
+from ddf_tomo._checks import message
+from ddf_tomo.derived import angle_between
+from ddf_tomo.report._charts import histogram
+from ddf_tomo.report._facts import Facts
+from ddf_tomo.report._html import Section, facts, key_figures, paragraph, picture, share, shown, table
+from ddf_tomo.report._remarks import remark_list, remarks
+from ddf_tomo.report._volume import MOST_STICKS, stride
+from ddf_tomo.visualization.style import STYLES, length_unit
+
+RESPONSES = {
+    "IsotropicResponse": "one signal without direction (attenuation, isotropic scattering)",
+    "SaxsResponse": "SAXS / WAXS: mean intensity in {channels} detector segments",
+    "SecondMomentResponse": "directional dark field: second moments (jj, jk, kk) of the angular blur",
+    "DirectionalVisibilityResponse": "directional dark field: visibility loss at {channels} azimuths",
+    "VisibilityResponse": "grating dark field: visibility loss at {channels} grating angles",
+    "RankTwoResponse": "directional dark field, second moments of a rank-2 tensor",
+    "RankTwoSaxsResponse": "SAXS / WAXS of a rank-2 tensor in {channels} detector segments",
+}
+ENDS = {
+    "iterations": "the number of iterations that was asked for",
+    "noise level": "the residual had reached the noise level",
+    "convergence": "nothing changed any more",
+    "callback": "the program that called it",
+}
+AXES = {"z": ("x", "y"), "y": ("x", "z"), "x": ("y", "z")}  # axes across and up of the slice that fixes one
+
+
+def lede(facts_: Facts) -> str:
+    """One line below the title: what, how much, how fine."""
+    made = facts_.reconstruction
+    kind = RESPONSES.get(type(made.response).__name__, type(made.response).__name__).partition(":")[0]
+    functions = "harmonics" if getattr(made.response, "of_harmonics", True) else "a rank-2 tensor"
+    size = "voxels" if made.voxel_size_m is None else "voxels of {} {}".format(*_length(made.voxel_size_m))
+    order = f"{functions} up to ℓ = {made.ell_max}" if functions == "harmonics" else functions
+    volume = f"{_sizes(made.geometry.volume_shape)} {size}"
+    return f"{kind[:1].upper()}{kind[1:]} from {len(made.geometry)} views; {volume}, {order}"
+
+
+def summary(facts_: Facts) -> Section:
+    """Warnings first, then the numbers one looks at first."""
+    made, derived, fit = facts_.reconstruction, facts_.derived, facts_.fit
+    inside = derived.fractional_anisotropy[derived.valid]
+    figures: dict[str, Any] = {
+        "views": len(made.geometry),
+        "voxels": _sizes(made.geometry.volume_shape),
+        "highest order ℓ": made.ell_max,
+        "sample, share of the volume": share(float(derived.valid.mean())),
+        "median fractional anisotropy": float(np.median(inside)) if inside.size else "–",
+    }
+    if fit is not None:
+        figures["residual, share of the data"] = share(fit.residual_share)
+        if fit.over_noise is not None:
+            figures["residual over noise"] = fit.over_noise
+    elif "residual_share" in made.settings:
+        figures["residual, share of the data"] = share(float(made.settings["residual_share"]))
+    return Section("summary", "Summary and warnings", remark_list(remarks(facts_)) + key_figures(figures))
+
+
+def measured(facts_: Facts) -> Section:
+    """Geometry, response, coverage, observability."""
+    made, report = facts_.reconstruction, facts_.observability
+    geometry = made.geometry
+    name = type(made.response).__name__
+    rows: dict[str, Any] = {
+        "signal": RESPONSES.get(name, name).format(channels=getattr(made.response, "channels", "several")),
+        "views": len(geometry),
+        "detector, j × k": " × ".join(map(str, geometry.detector_shape)) + " pixels",
+        "volume, x × y × z": " × ".join(map(str, geometry.volume_shape)) + " voxels" + _extent(made),
+        "tilts": _tilts(facts_),
+        "directions of structure that no view sees": share(float(np.mean(report.seeing == 0))),
+        "largest gap between beams across a direction": f"{np.degrees(np.median(report.gap_rad)):.0f}° in the median,"
+        f" {np.degrees(report.gap_rad.max()):.0f}° at worst",
+        "orders that the data alone determine": f"up to ℓ = {report.highest_determined_order}"
+        if report.determined[0]
+        else "none",
+    }
+    orders = table(
+        ("", "unknowns a voxel", "seen where the sample is uniform", "seen of fine structure: median", "at worst",
+         "noise grows up to", "directions fully seen"),
+        [
+            (f"up to ℓ = {order}", int(report.coefficients[i]), int(report.constant_rank[i]),
+             int(np.median(report.rank[:, i])), int(report.rank[:, i].min()),
+             float(np.median(report.condition[:, i])), share(float(report.determined_share[i])))
+            for i, order in enumerate(report.orders)
+        ],
+    )  # fmt: skip
+    body = (
+        facts(rows)
+        + "<h3>Beam directions</h3>"
+        + picture(
+            visualization.show_beams(geometry),
+            f"{len(geometry)} beam directions on the sphere",
+            "Every view as the place where its beam meets the sphere around the sample; empty regions were not looked"
+            " through.",
+        )
+        + "<h3>What these views can tell</h3>"
+        + paragraph(
+            "A constant field is seen by all views. Fine structure is seen only by the beams across it, so that every"
+            " direction of structure has its own count of views, its own gaps, and its own number of quantities of a"
+            " voxel that the data determine."
+        )
+        + orders
+        + picture(
+            visualization.show_observability(report),
+            "Maps over the half sphere: number of views, gap between them, rank and condition",
+            "Half sphere of the directions of structure, seen along −z: how many views see each, the largest gap"
+            " between these, and how much they determine.",
+        )
+    )
+    return Section("measured", "What was measured", body)
+
+
+def residuals(facts_: Facts) -> Section:
+    """Data, prediction and what is left."""
+    fit, scan = facts_.fit, facts_.scan
+    if fit is None or scan is None:
+        told = "The scan was not given to this report, so that data and residuals cannot be shown: "
+        return Section("residuals", "Data and residuals", paragraph(told + "add scan=…, or --scan SCAN.h5."))
+    counted = np.flatnonzero(fit.per_view > 0)
+    order = counted[np.argsort(fit.per_view[counted], kind="stable")]
+    chosen = list(dict.fromkeys(int(order[n]) for n in (0, len(order) // 2, -1))) if order.size else [0]
+    rows: dict[str, Any] = {
+        "residual, share of the data": share(fit.residual_share),
+        "residual over noise": "unknown: the scan has no weights of 1/σ²"
+        if fit.over_noise is None
+        else f"{shown(fit.over_noise)} (a perfect fit leaves between {shown(math.sqrt(1 - fit.free_share))} and 1)",
+        "masked data": share(fit.masked_share) + (f", {fit.masked_views} whole views" if fit.masked_views else ""),
+    }
+    names = ", ".join(map(str, chosen))
+    body = facts(rows) + picture(
+        visualization.show_projections(facts_.reconstruction, scan, views=chosen),
+        f"Misfit of all views, and data, prediction and residual of the views {names}",
+        "How well each view fits; and data, what the volume predicts, and the difference, in the views that fit best,"
+        f" typically and worst: {names}. A good residual looks like noise; shapes in it are what the model does not"
+        " hold. Single views that stand out are misaligned or damaged.",
+    )
+    return Section("residuals", "Data and residuals", body)
+
+
+def convergence(facts_: Facts) -> Section:
+    """The residual over the iterations."""
+    made = facts_.reconstruction
+    title = "Convergence"
+    if len(made.residuals) < 2:
+        return Section("convergence", title, paragraph("This reconstruction holds no history of its residuals."))
+    first, last = made.residuals[0], made.residuals[-1]
+    fell = f"from {shown(float(first))} to {shown(float(last))}"
+    body = paragraph(
+        f"{len(made.residuals) - 1} iterations; the weighted residual fell {fell}."
+        + (f" What ended it: {ENDS.get(ended, ended)}." if (ended := made.settings.get("stopped_by")) else "")
+    ) + picture(
+        visualization.show_convergence(made),
+        f"Residual over iterations, {fell}",
+        "Norm of the weighted residual before the first iteration and after each, on a logarithmic scale.",
+    )
+    return Section("convergence", title, body)
+
+
+def slices(facts_: Facts) -> Section:
+    """Orthogonal slices through one common voxel, drawn by the page itself."""
+    shape, step = facts_.derived.mean.shape, stride(facts_.derived)
+    thin = [-(-n // step) for n in shape]
+    sliders, rows = "", ""
+    for name, (across, up) in AXES.items():
+        n = thin["xyz".index(name)]
+        sliders += (
+            f'<label for="position-{name}">{name} = <output id="position-{name}-value">{n // 2 * step}</output>'
+            f' <span class="soft">of {shape["xyz".index(name)]}; shows {across} across, {up} up</span>'
+            f'<input type="range" id="position-{name}" min="0" max="{n - 1}" value="{n // 2}"></label>\n'
+        )
+    for quantity, heading in (
+        ("mean", f"Mean scattering ({facts_.unit})"),
+        ("fractional_anisotropy", "Fractional anisotropy (grey: not part of the sample)"),
+        ("direction", "Principal direction (brighter: more of the scattering is directed)"),
+    ):
+        low, high = (0.0, 1.0) if quantity != "mean" else visualization.style.limits(facts_.derived.mean, "zero")
+        key = (
+            f'<div class="scale"><canvas data-scale="{quantity}" role="img" aria-label="Colour scale from'
+            f' {shown(low)} to {shown(high)}"></canvas><span><b>{shown(high)}</b><b>{shown(low)}</b></span></div>'
+            if quantity != "direction"
+            else '<div class="sphere"><canvas id="slice-key" width="192" height="192" role="img" aria-label="Sphere in'
+            ' the colours of directions: red along x, green along y, blue along z"></canvas>'
+            "<span>red along x</span><span>green along y</span><span>blue along z</span></div>"
+        )
+        rows += f'<p class="row">{escape(heading)}</p>\n'
+        rows += "".join(
+            f'<canvas data-quantity="{quantity}" data-fixed="{name}" width="{thin["xyz".index(a)]}"'
+            f' height="{thin["xyz".index(b)]}" role="img" aria-label="{escape(heading)}: slice at fixed {name},'
+            f' {a} across, {b} up"></canvas>\n'
+            for name, (a, b) in AXES.items()
+        )
+        rows += key
+    thinned = f" Of the volume every {step}th voxel along each axis is shown, to keep this file small." * (step > 1)
+    body = (
+        '<p class="hint">Move the sliders, or click into a slice: all slices go through that voxel.'
+        f"{escape(thinned)}</p>\n"
+        f'<div class="slices" id="slice-panel">\n{sliders}<span></span>{rows}</div>\n'
+        '<p class="soft" id="slice-readout" aria-live="polite"></p>'
+        "<noscript><p>The slices are drawn by JavaScript, which is switched off here.</p></noscript>"
+    )
+    return Section("slices", "Slices", body)
+
+
+def directions(facts_: Facts) -> Section:
+    """The view that can be turned."""
+    title = "Directions in space"
+    if not facts_.derived.valid.any():
+        return Section("directions", title, paragraph("There is no sample to draw directions of."))
+    buttons = "".join(f'<button type="button" data-look="{name}">along {name}</button>' for name in ("x", "y", "z"))
+    body = f"""<div class="stage"><canvas id="directions-view" tabindex="0" role="img"
+ aria-label="Principal directions as sticks in a box; drag or use the arrow keys to turn it"
+ aria-describedby="directions-help"></canvas></div>
+<p class="hint" id="directions-help">Drag to turn (or <kbd>←</kbd> <kbd>→</kbd> <kbd>↑</kbd> <kbd>↓</kbd>), click once
+ and scroll to zoom (or <kbd>+</kbd> <kbd>−</kbd>, or two fingers), <kbd>Home</kbd> to begin again.</p>
+<div class="controls">
+<label for="directions-threshold">Hide sticks weaker than (% of the strongest)
+<input type="range" id="directions-threshold" min="0" max="99" value="0"></label>
+<label for="directions-cut">Cut away the front (%)
+<input type="range" id="directions-cut" min="0" max="100" value="0"></label>
+<div class="buttons">{buttons}<button type="button" data-look="reset">begin again</button></div>
+</div>
+<p class="soft"><output id="directions-count"></output> Each stick is the principal direction of the most directional
+ voxel of its neighbourhood, at most {MOST_STICKS} in all: red along x, green along y, blue along z, brighter where mean
+ × anisotropy is larger.</p>
+<noscript><p>This picture is drawn by JavaScript, which is switched off here.</p></noscript>"""
+    return Section("directions", title, body)
+
+
+def merits(facts_: Facts) -> Section:
+    """How far the volume is from the truth."""
+    found, true = facts_.merits, facts_.true_derived
+    derived = facts_.derived
+    if found is None or true is None:
+        raise ValueError(message("truth", "a truth for the figures of merit", "none"))
+    rows = {
+        "error of the coefficients (NRMSE)": found.nrmse,
+        "over the orders that both have": found.nrmse_shared_orders,
+        **{f"of order ℓ = {ell}": value for ell, value in found.nrmse_per_order.items()},
+        "correlation of the mean": f"{found.mean_correlation:.4f}",
+        "error of the fractional anisotropy (RMSE)": found.anisotropy_rmse,
+        "voxels compared": found.voxels,
+    }
+    angles = table(
+        ("angle between found and true direction", "median", "90th percentile"),
+        [
+            ("voxels weighted by their true anisotropy", _degrees(found.direction_error_median_rad),
+             _degrees(found.direction_error_p90_rad)),
+            ("all voxels alike", _degrees(found.direction_error_unweighted_median_rad),
+             _degrees(found.direction_error_unweighted_p90_rad)),
+        ],
+    )  # fmt: skip
+    error = np.where(true.valid, np.degrees(angle_between(derived.direction, true.direction)), 0)
+    size = facts_.reconstruction.voxel_size_m
+    body = (
+        paragraph("The sample is known, so that errors can be told: over voxels whose true mean exceeds a tenth of its"
+                  " maximum.")
+        + facts(rows)
+        + angles
+        + picture(
+            visualization.show_directions({"truth": true, "reconstruction": derived}, voxel_size_m=size),
+            "Slices of true and reconstructed principal directions",
+            "Principal directions, true above and reconstructed below; red along x, green along y, blue along z.",
+        )
+        + picture(
+            visualization.show_slices({"angle to the truth": error}, quantity="angle_error", voxel_size_m=size),
+            "Slices of the angle between true and reconstructed direction",
+            "Angle between true and reconstructed direction; black outside the sample.",
+        )
+    )  # fmt: skip
+    return Section("merits", "Figures of merit", body)
+
+
+def quantities(facts_: Facts) -> Section:
+    """How derived quantities are spread over the sample."""
+    derived, title = facts_.derived, "Derived quantities"
+    if not derived.valid.any():
+        return Section("quantities", title, paragraph("There is no sample to take them of."))
+    rows, charts = [], ""
+    for name in ("mean", "fractional_anisotropy", "relative_anisotropy", "order_parameter"):
+        values, style = getattr(derived, name)[derived.valid], STYLES[name]
+        unit = facts_.unit if style.unit else ""
+        rows.append((style.label, unit or "1", *_spread(values)))
+        if name != "relative_anisotropy":
+            charts += f"<figure>{histogram(values, style.label, unit)}</figure>"
+    for i, amplitude in enumerate(np.moveaxis(derived.amplitudes[derived.valid], -1, 0)):
+        if i:
+            rows.append((f"root mean square of order ℓ = {2 * i}", facts_.unit, *_spread(amplitude)))
+    body = (
+        paragraph(
+            f"Over the {shown(int(derived.valid.sum()))} voxels of the sample (mean above a tenth of its maximum)."
+        )
+        + f'<div class="charts">{charts}</div>'
+        + table(("", "unit", "5th percentile", "median", "95th percentile"), rows)
+    )
+    return Section("quantities", title, body)
+
+
+def settings(facts_: Facts) -> Section:
+    """How the volume was made."""
+    made = facts_.reconstruction
+    rows = {"highest order ℓ": made.ell_max, **{name.replace("_", " "): value for name, value in made.settings.items()}}
+    return Section("settings", "Settings", facts({name: _plain(value) for name, value in rows.items()}))
+
+
+def provenance(facts_: Facts, versions: dict[str, str]) -> Section:
+    """Where everything comes from."""
+    rows = {name.replace("_", " "): _plain(value) for name, value in facts_.reconstruction.provenance.items()}
+    body = facts(rows) if rows else paragraph("This reconstruction holds no provenance.")
+    if facts_.scan is not None and facts_.scan.provenance:
+        body += "<h3>Of the scan</h3>" + facts(
+            {k.replace("_", " "): _plain(v) for k, v in facts_.scan.provenance.items()}
+        )
+    return Section("provenance", "Provenance", body + "<h3>Of this report</h3>" + facts(versions))
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}³" if len(set(shape)) == 1 else " × ".join(map(str, shape))
+
+
+def _spread(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.percentile(values, (5, 50, 95)))
+
+
+def _degrees(angle_rad: float) -> str:
+    return f"{math.degrees(angle_rad):.2f}°"
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _extent(made: Any) -> str:
+    if made.voxel_size_m is None:
+        return ", of unknown size"
+    factor, unit = length_unit(max(made.geometry.volume_shape) * made.voxel_size_m)
+    edges = " × ".join(shown(float(n * made.voxel_size_m * factor)) for n in made.geometry.volume_shape)
+    return " of {} {}: ".format(*_length(made.voxel_size_m)) + f"{edges} {unit}"
+
+
+def _length(length_m: float) -> tuple[str, str]:
+    factor, unit = length_unit(length_m)
+    return shown(float(length_m * factor)), unit
+
+
+def _tilts(facts_: Facts) -> str:
+    p = facts_.reconstruction.geometry.p
+    pole = np.linalg.eigh(np.einsum("va,vb->ab", p, p))[1][:, 0]
+    pole = pole * np.sign(pole[np.abs(pole).argmax()])
+    tilt = np.degrees(np.arcsin(np.clip(np.abs(p @ pole), 0, 1)))
+    axis = ", ".join(f"{c:.2f}".replace("-0.00", "0.00").replace("-", "−") for c in pole)
+    return f"beams stand up to {tilt.max():.1f}° off the plane across ({axis}), the direction least looked along"
