@@ -6,24 +6,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import (
-    FileFormatError,
-    message,
-    real_array,
-)
+from ddf_tomo import export
+from ddf_tomo._checks import FileFormatError, file_path, flag, message, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
+from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.scan import response_from_repr
 
 LAYOUT = "ddf_tomo reconstruction 1"
 HEADER_NAMES = ("ell_max", "voxel_size_m", "settings", "provenance")
+STORED = (*export.SIGNALS, "tensor", "eigenvalues", "direction", "power")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,58 +59,135 @@ class Reconstruction:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """Of the coefficients, as a text: that of the data, where the scan told it, per edge of a voxel.
+
+        Examples
+        --------
+        >>> geometry = Geometry.from_angles([0.0, 1.0], 0.0, (2, 2, 2), (2, 2))
+        >>> Reconstruction(np.ones((2, 2, 2, 1)), 0, geometry, None, voxel_size_m=1e-5).unit
+        'data per voxel edge of 1e-05 m'
+        """
+        edge = "" if self.voxel_size_m is None else f" of {self.voxel_size_m:g} m"
+        return f"{self.provenance.get('data_unit', 'data')} per voxel edge{edge}"
+
     @cached_property
     def _derived(self) -> Derived:
-        return derive(self.coefficients, of_harmonics=getattr(self.response, "of_harmonics", True))
+        return derive(self.coefficients, of_harmonics=self._of_harmonics, unit=self.unit)
+
+    @property
+    def _of_harmonics(self) -> bool:
+        return getattr(self.response, "of_harmonics", True)
 
     def derived(self) -> Derived:
-        """Mean, fractional anisotropy, principal directions, and where they can be trusted (computed once)."""
+        """Mean, anisotropies, principal directions, order, power per ℓ, and where they hold (computed once)."""
         return self._derived
 
     def predicted(self) -> NDArray[Any]:
         """The data that this volume would give, shape ``(views, J, K, channels)``."""
         return TensorXRayTransform(self.geometry, self.response, self.ell_max)(self.coefficients)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write HDF5: coefficients, derived quantities, geometry, settings; whole or not at all.
+    def save(self, path: str | os.PathLike[str], format: str | None = None, *, coefficients: bool = False) -> None:
+        """Write the volume and its derived quantities, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Its suffix chooses the format, unless that is given:
+
+            - ``.h5``, ``.hdf5``, ``.nxs`` (``"hdf5"``): everything, and what `load` reads; with NeXus attributes, by
+              which viewers such as silx and h5web open on the mean.
+            - ``.vti`` (``"vti"``): an image for ParaView and other programs on VTK, with tensors for its tensor glyphs.
+            - ``.xdmf`` (``"xdmf"``): the same for ParaView, as a text beside the ``.h5`` of the same name, which is
+              written too. (Saving that ``.h5`` again renews the ``.xdmf``.)
+            - any name with ``format="mumott"``: HDF5 in the layout of MUMOTT's results.
+        format
+            One of these names.
+        coefficients
+            Whether ``.vti`` and ``.xdmf`` show the coefficients too. HDF5 holds them anyway.
 
         Raises
         ------
         TypeError
-            If the response is not one of the package's own, which alone can be stored.
+            If the response is not one of the package's own, which alone HDF5 can hold.
+        ValueError
+            If the format is none of these, or the ``.h5`` beside an ``.xdmf`` holds something else.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from ddf_tomo import SecondMomentResponse
+        >>> geometry = Geometry.from_angles([0.0, 1.0], 0.0, (2, 2, 2), (2, 2))
+        >>> made = Reconstruction(np.ones((2, 2, 2, 6)), 2, geometry, SecondMomentResponse())
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> made.save(folder / "volume.vti")
+        >>> made.save(folder / "volume.xdmf")
+        >>> sorted(file.name for file in folder.iterdir())
+        ['volume.h5', 'volume.vti', 'volume.xdmf']
         """
         import h5py
 
-        try:
-            response_from_repr(repr(self.response))
-        except FileFormatError as error:
-            raise TypeError(
-                message("response", "one of the package's own, to be stored", repr(self.response))
-            ) from error
-        with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
-            header = {name: getattr(self, name) for name in HEADER_NAMES}
-            write_header(file, {"layout": LAYOUT, "response": repr(self.response)} | header)
-            file.create_dataset("coefficients", data=self.coefficients, compression="gzip", shuffle=True)
-            file["residuals"] = np.asarray(self.residuals, np.float64)
-            for name in ARRAYS:
-                file[f"geometry/{name}"] = getattr(self.geometry, name)
-            for name in ("volume_shape", "detector_shape"):
-                file[f"geometry/{name}"] = np.array(getattr(self.geometry, name))
-            derived = self.derived()
-            for name in ("mean", "fractional_anisotropy", "direction", "eigenvalues"):
-                values = getattr(derived, name).astype(np.float32)
-                file.create_dataset(f"derived/{name}", data=values, compression="gzip", shuffle=True)
-            file.create_dataset("derived/valid", data=derived.valid, compression="gzip")
+        kind, target = export.format_of(path, format), Path(path)
+        shown = self.coefficients if flag(coefficients, "coefficients") else None
+        spacing = 1.0 if self.voxel_size_m is None else self.voxel_size_m
+        if kind == "hdf5" and target.suffix == ".h5" and export.is_our_xdmf(target.with_suffix(".xdmf")):
+            kind, target = "xdmf", target.with_suffix(".xdmf")
+        if kind == "mumott":
+            harmonics = self.coefficients if self._of_harmonics else coefficients_from_tensor(self.coefficients)
+            notes = {name: getattr(self, name) for name in HEADER_NAMES}
+            export.write_mumott_result(target, harmonics, iterations=max(0, len(self.residuals) - 1), notes=notes)
+        elif kind == "vti":
+            export.write_vti(target, export.display_arrays(self.derived(), shown), spacing)
+        else:
+            try:
+                response_from_repr(repr(self.response))
+            except FileFormatError as error:
+                expected = "one of the package's own, to be stored"
+                raise TypeError(message("response", expected, repr(self.response))) from error
+            self.derived()  # fails, if it does, before there is a file
+            if kind == "xdmf":
+                arrays = export.display_arrays(self.derived(), shown)
+                export.write_xdmf(target, arrays, spacing, contents=self._write)
+            else:
+                with replaced_when_complete(target) as partial, h5py.File(partial, "w") as file:
+                    self._write(file)
+
+    def _write(self, file: Any) -> None:
+        header = {name: getattr(self, name) for name in HEADER_NAMES}
+        write_header(file, {"layout": LAYOUT, "response": repr(self.response)} | header)
+        packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        file.create_dataset("coefficients", data=self.coefficients, **packed)
+        file["residuals"] = np.asarray(self.residuals, np.float64)
+        for name in ARRAYS:
+            file[f"geometry/{name}"] = getattr(self.geometry, name)
+        for name in ("volume_shape", "detector_shape"):
+            file[f"geometry/{name}"] = np.array(getattr(self.geometry, name))
+        derived = self.derived()
+        for name in STORED:
+            file.create_dataset(f"derived/{name}", data=export.single(getattr(derived, name)), **packed)
+        file.create_dataset("derived/valid", data=derived.valid, compression="gzip")
+        export.annotate(
+            file,
+            derived.units,
+            spacing=1.0 if self.voxel_size_m is None else self.voxel_size_m,
+            unit_of_length="voxel" if self.voxel_size_m is None else "m",
+            title=str(self.provenance.get("title", "")),
+            settings=self.settings,
+            provenance=self.provenance,
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Reconstruction:
-        """Read what `save` wrote.
+        """Read what `save` wrote as HDF5; of an ``.xdmf``, the ``.h5`` beside it.
 
         Raises
         ------
         FileFormatError
             If the file is truncated or foreign.
         """
+        path = file_path(path)
+        path = path.with_suffix(".h5") if path.suffix.lower() == ".xdmf" else path
         with reading_hdf5(path, "a reconstruction") as file:
             header = read_header(file, LAYOUT)
             parts: Any = (file[f"geometry/{name}"][()] for name in (*ARRAYS, "volume_shape", "detector_shape"))
