@@ -4,5 +4,6 @@ from ddf_tomo.solvers.cgls import cgls
 from ddf_tomo.solvers.checkpoint import Checkpoint
 from ddf_tomo.solvers.fista import fista
 from ddf_tomo.solvers.iteration import Solution
+from ddf_tomo.solvers.pdhg import pdhg
 
-__all__ = ["Checkpoint", "Solution", "cgls", "fista"]
+__all__ = ["Checkpoint", "Solution", "cgls", "fista", "pdhg"]
