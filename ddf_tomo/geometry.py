@@ -299,6 +299,11 @@ class Geometry:
         )
         return f"Geometry({', '.join(lists)}, volume_shape={self.volume_shape}, detector_shape={self.detector_shape})"
 
+    def _repr_html_(self) -> str:
+        from ddf_tomo._html import geometry_html
+
+        return geometry_html(self)
+
     def summary(self) -> str:
         """A few lines for a person: views, shapes, how the beams are spread, offsets, handedness."""
         lines = [f"{len(self)} views of {self.volume_shape} voxels on {self.detector_shape} pixels"]

@@ -208,6 +208,11 @@ class Reconstruction:
         x, y, z, count = self.coefficients.shape
         return f"<Reconstruction: {x} × {y} × {z} voxels, {count} coefficients (ell_max={self.ell_max})>"
 
+    def _repr_html_(self) -> str:
+        from ddf_tomo._html import reconstruction_html
+
+        return reconstruction_html(self)
+
     def summary(self) -> str:
         """A few lines for a person."""
         derived = self.derived()

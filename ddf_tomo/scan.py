@@ -384,6 +384,11 @@ class Scan:
             f"{type(self.response).__name__}, volume {volume}>"
         )
 
+    def _repr_html_(self) -> str:
+        from ddf_tomo._html import scan_html
+
+        return scan_html(self)
+
     def summary(self) -> str:
         """A few lines for a person: data, weights, units, geometry, where it comes from."""
         data = as_numpy(self.data)

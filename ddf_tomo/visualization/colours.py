@@ -160,7 +160,8 @@ def draw_ball(axis: Any, across: ArrayLike, up: ArrayLike) -> None:
         end = unit if unit @ towards >= -1e-9 else -unit
         place = np.array([end @ right, end @ high])
         if np.hypot(*place) < 0.1:
-            axis.text(0, 0, name, ha="center", va="center", fontsize=LABEL, color="white", weight="bold")
+            axis.plot(0, 0, "o", color="white", markersize=2.5)
+            axis.text(-0.06, -0.06, name, ha="right", va="top", fontsize=LABEL, color="white", weight="bold")
             continue
         axis.plot(*np.transpose([0 * place, place]), color="white", linewidth=0.8, solid_capstyle="round")
         axis.text(*(1.25 * place / np.hypot(*place)), name, ha="center", va="center", fontsize=LABEL)

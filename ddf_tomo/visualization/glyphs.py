@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ from ddf_tomo.visualization.style import (
 
 KINDS = ("surface", "ellipsoid", "stick")
 COLOURS = ("direction", "point", "value")
+TITLES = {"surface": "f(q)", "ellipsoid": "second-moment tensors", "stick": "principal directions"}
+BARS = {"surface": "f(q)", "ellipsoid": "largest eigenvalue", "stick": "mean × anisotropy"}
+FINENESS = ((600, 3), (6000, 2), (np.inf, 1))
+"""Up to how many glyphs are meshed how finely."""
 ACROSS = 32
 """How many glyphs along the longer side of a slice, if nobody says."""
 MOST_GLYPHS = 2**16
@@ -110,47 +115,32 @@ def show_glyphs(
             message("every", f"at most {MOST_GLYPHS} glyphs", f"{len(right) * len(high)} with every={step}")
         )
     cut = plane.cut(coefficients)
-    largest = float(coefficients[..., 0].max())
     up, across = (part.ravel() for part in np.meshgrid(high, right, indexing="ij"))
-    chosen = cut[up, across]
+    chosen, largest = cut[up, across], float(coefficients[..., 0].max())
     shown = (chosen[:, 0] > threshold * largest) & (chosen[:, 0] > 0)
     centres = np.stack([plane.place(across, plane.across), plane.place(up, plane.up)], -1)[shown]
 
-    wide, tall = plane.sides
-    scale = min(6.5 / wide, 6.5 / tall)
-    figure = new_figure(max(scale * wide, 2.2) + 2.0, max(scale * tall, 0.6) + 0.8)
-    places = figure.add_gridspec(1, 2, width_ratios=[max(scale * wide, 2.2), 1.1])
-    axes = figure.add_subplot(places[0, 0])
-    _draw_ground(axes, cut[..., 0], largest, plane)
-    named = {"surface": "f(q)", "ellipsoid": "second-moment tensors", "stick": "principal directions"}[kind]
-    dress(axes, f"{named}, {plane.title()}", *plane.labels())
-    values = None
-    if shown.any():
-        values = _draw_glyphs(axes, chosen[shown], centres, plane, kind, colour, 0.475 * step * plane.edge, same_size)
+    inches = 6.5 / max(plane.sides)  # of a voxel
+    width, height = (max(inches * n, least) for n, least in zip(plane.sides, (2.2, 0.6), strict=True))
+    figure = new_figure(width + 2.0, height + 0.8)
+    places = figure.add_gridspec(1, 2, width_ratios=[width, 1.1])
+    axes = figure.add_subplot(places[0, 0] if colour != "value" else places[0, :])
+    dress(axes, f"{TITLES[kind]}, {plane.title()}", *plane.labels())
+    axes.locator_params(nbins=6)
+    # The mean behind the glyphs is dark enough for every colour to stand out.
+    ground = {"vmin": 0.0, "vmax": 2.5 * largest if largest > 0 else 1.0, "cmap": "gray"}
+    axes.imshow(cut[..., 0], origin="lower", extent=plane.extent, interpolation="nearest", **ground)
+    if not shown.any():
+        place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "nothing above the threshold", color="white", fontsize=LABEL, **place)
+        return write_figure(figure, path)
+    room = 0.475 * step * plane.edge
+    draw = _draw_sticks if kind == "stick" else partial(_draw_surfaces, kind=kind)
+    values = draw(axes, chosen[shown], centres, plane, room, colour, same_size)
+    if colour != "value":
+        draw_ball(figure.add_subplot(places[0, 1]), *plane.frame[:2])
     else:
-        axes.text(
-            0.5,
-            0.5,
-            "nothing above the threshold",
-            transform=axes.transAxes,
-            color="white",
-            ha="center",
-            fontsize=LABEL,
-        )
-    key = figure.add_subplot(places[0, 1])
-    if colour == "value":
-        key.set_axis_off()
-        style = STYLES["value" if kind == "surface" else "strength"].in_units_of(unit)
-        if values is not None:
-            colour_bar(
-                figure,
-                values,
-                key,
-                style.titled if kind != "ellipsoid" else f"largest eigenvalue ({style.unit})",
-                fraction=0.3,
-            )
-    else:
-        draw_ball(key, *plane.frame[:2])
+        colour_bar(figure, values, axes, f"{BARS[kind]} ({STYLES['value'].in_units_of(unit).unit})")
     return write_figure(figure, path)
 
 
@@ -170,59 +160,75 @@ def _coefficients(volume: Any, voxel_size_m: float | None) -> tuple[NDArray[np.f
     return values, voxel_size_m, data_unit({})
 
 
-def _draw_ground(axes: Any, mean: NDArray[np.float64], largest: float, plane: Plane) -> None:
-    """The mean behind the glyphs, dark enough for every colour to stand out."""
-    scale = {"vmin": 0.0, "vmax": 2.5 * (largest if largest > 0 else 1.0), "cmap": "gray"}
-    axes.imshow(mean, origin="lower", extent=plane.extent, interpolation="nearest", **scale)
-    axes.locator_params(nbins=6)
-
-
-def _draw_glyphs(
-    axes: Any, coefficients: NDArray[np.float64], centres: NDArray[np.float64], plane: Plane, kind: str, colour: str,
-    radius: float, same_size: bool,
-) -> Any:  # fmt: skip
-    """Draw one glyph at each centre, none larger than ``radius``; returns what a colour bar of values needs."""
-    tensors = second_moment_tensor(coefficients)
+def _draw_sticks(
+    axes: Any,
+    coefficients: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    plane: Plane,
+    room: float,
+    colour: str,
+    same_size: bool,
+) -> Any:
+    """Draw one stick at each centre, at most ``room`` long to each side; returns what a colour bar needs."""
     derived = derive(coefficients[:, None, None])
     direction, strength = derived.direction[:, 0, 0], (derived.mean * derived.fractional_anisotropy)[:, 0, 0]
-    if kind == "stick":
-        amount = strength
-    else:
-        mesh, faces = sphere_mesh(3 if len(coefficients) <= 600 else 2 if len(coefficients) <= 6000 else 1)
-        surfaces = odf_surfaces(coefficients, mesh) if kind == "surface" else ellipsoids(tensors, mesh)
-        distance = np.linalg.norm(surfaces, axis=-1)
-        amount = distance.max(axis=-1)
-    # One size for all but the largest two in a hundred, which just fill their place.
-    common = np.percentile(amount, 98) if not same_size else 0.0
-    scale = radius / np.maximum(np.maximum(amount, common), np.finfo(float).tiny)
-    style = STYLES["value" if kind == "surface" else "strength"]
-    low, high = limits(distance if kind == "surface" else amount, style.limits)
-    mapped = neighbour("matplotlib.cm").ScalarMappable(
-        neighbour("matplotlib.colors").Normalize(low, high), colour_map(style)
-    )
-    if kind == "stick":
-        half = (scale * amount)[:, None] * (direction @ plane.frame[:2].T)
-        colours = mapped.to_rgba(amount) if colour == "value" else axis_colour(direction, np.ones(len(direction)))
-        lines = neighbour("matplotlib.collections").LineCollection(
-            np.stack([centres - half, centres + half], axis=1), colors=colours, capstyle="round", linewidths=1.6
-        )
-        axes.add_collection(lines, autolim=False)
-        return mapped
+    half = _sizes(strength, room, same_size)[:, None] * (direction @ plane.frame[:2].T)
+    mapped, rgb = _by_value(strength)
+    colours = rgb if colour == "value" else axis_colour(direction, np.ones(len(direction)))
+    thickness = float(np.clip(6.5 * 72 * 0.22 * room / (plane.edge * max(plane.sides)), 0.8, 5))
+    ends = np.stack([centres - half, centres + half], axis=1)
+    options = {"colors": colours, "capstyle": "round", "linewidths": thickness}
+    axes.add_collection(neighbour("matplotlib.collections").LineCollection(ends, **options), autolim=False)
+    return mapped
+
+
+def _draw_surfaces(
+    axes: Any,
+    coefficients: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    plane: Plane,
+    room: float,
+    colour: str,
+    same_size: bool,
+    *,
+    kind: str,
+) -> Any:
+    """Draw one shaded surface at each centre, none farther out than ``room``; returns what a colour bar needs."""
+    mesh, faces = sphere_mesh(next(level for most, level in FINENESS if len(coefficients) <= most))
+    unit = np.abs(coefficients).max()  # numbers near 1 have squares, whatever the data's unit
+    relative = coefficients / unit
+    surfaces = odf_surfaces(relative, mesh) if kind == "surface" else ellipsoids(second_moment_tensor(relative), mesh)
+    distance = np.linalg.norm(surfaces, axis=-1)
+    farthest = distance.max(axis=-1)
+    scale = _sizes(farthest, room, same_size) / np.where(farthest > 0, farthest, 1)
     points, light, triangles = shaded(surfaces * scale[:, None, None], faces, plane.frame)
-    if colour == "value":
-        colours = mapped.to_rgba(distance if kind == "surface" else np.broadcast_to(amount[:, None], distance.shape))[
-            ..., :3
-        ]
-    elif colour == "point":
-        colours = axis_colour(
+    mapped, rgb = _by_value((distance if kind == "surface" else farthest[:, None]) * unit)
+    if colour == "point":
+        rgb = axis_colour(
             np.broadcast_to(mesh, surfaces.shape) if kind == "surface" else surfaces, np.ones(light.shape)
         )
-    else:
-        colours = np.broadcast_to(axis_colour(direction, np.ones(len(direction)))[:, None], surfaces.shape)
+    elif colour == "direction":
+        direction = derive(relative[:, None, None]).direction[:, 0]
+        rgb = axis_colour(direction, np.ones(direction.shape[:-1]))
     flat = (points + centres[:, None]).reshape(-1, 2)
-    mesh_of_all = neighbour("matplotlib.tri").Triangulation(*flat.T, triangles)
-    collection = neighbour("matplotlib.collections").TriMesh(mesh_of_all)
-    collection.set_facecolor((colours * light[..., None]).reshape(-1, 3))
+    drawn = neighbour("matplotlib.tri").Triangulation(*flat.T, triangles)
+    collection = neighbour("matplotlib.collections").TriMesh(drawn)
+    collection.set_facecolor((rgb * light[..., None]).reshape(-1, 3))
     collection.set_rasterized(True)
     axes.add_collection(collection, autolim=False)
     return mapped
+
+
+def _sizes(amount: NDArray[np.float64], room: float, same_size: bool) -> NDArray[np.float64]:
+    """Half lengths to scale; the largest two in a hundred are cut to the room there is."""
+    if same_size:
+        return np.where(amount > 0, room, 0.0)
+    common = float(np.percentile(amount, 98))
+    return room * (amount / common if common > 0 else amount > 0).clip(max=1.0)
+
+
+def _by_value(values: NDArray[np.float64]) -> tuple[Any, NDArray[np.float64]]:
+    style = STYLES["value"]
+    scale = neighbour("matplotlib.colors").Normalize(*limits(values, style.limits))
+    mapped = neighbour("matplotlib.cm").ScalarMappable(scale, colour_map(style))
+    return mapped, mapped.to_rgba(values)[..., :3]
