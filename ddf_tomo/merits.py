@@ -248,7 +248,7 @@ def _errors(found: NDArray[Any], truth: NDArray[Any]) -> tuple[float, float, dic
 
 
 def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    first, second = (v / max(float(np.abs(v).max()), 1e-300) for v in (first, second))
+    first, second = (v.astype(np.float64) / max(float(np.abs(v).max()), 1e-300) for v in (first, second))
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / norm if norm else math.nan

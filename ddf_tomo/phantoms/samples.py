@@ -7,19 +7,14 @@ Coordinates are ±1 at the faces of the volume; edges are soft. Each sample cons
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ddf_tomo._checks import LARGEST_SEED, even_order, integer, message, number, real_array, size_tuple
-from ddf_tomo.operators.spherical_harmonics import coefficient_count
-from ddf_tomo.phantoms.truth import Truth, fibre_legendre, zonal
-
-LARGEST_VOLUME = 2**30
-Field = NDArray[np.float64]
-Family = tuple[Field, Field]  # weight (x, y, z), direction (x, y, z, 3)
+from ddf_tomo._checks import LARGEST_SEED, integer, number, real_array
+from ddf_tomo.phantoms._fields import Family, Field, coordinates, inside, smooth, truth_of, unit
+from ddf_tomo.phantoms.truth import Truth
 
 
 def helicoidal_fibres(
@@ -55,13 +50,13 @@ def helicoidal_fibres(
     >>> coefficients.shape
     (16, 16, 16, 15)
     """
-    x, y, z = _coordinates(shape)
+    x, y, z = coordinates(shape)
     pitch = number(pitch, "pitch", low=1e-6)
     radius = np.sqrt((x / 0.75) ** 2 + (y / 0.75) ** 2 + (z / 0.85) ** 2)
     density = np.clip((1.05 - radius) / 0.1, 0, 1) * (0.8 + 0.2 * x)
     turn, rise = 2 * np.pi * z / (2 * pitch), math.radians(15)
     directions = np.stack([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.full_like(z, np.sin(rise))], -1)
-    return _truth([(density, directions)], ell_max, isotropic, sharpness)
+    return truth_of([(density, directions)], ell_max, isotropic, sharpness)
 
 
 def fibre_bundles(
@@ -100,13 +95,13 @@ def fibre_bundles(
     >>> fibre_bundles((16, 16, 16))
     <Truth: 16 × 16 × 16 voxels, 15 coefficients, sample in 26.4% of them>
     """
-    points = np.stack(_coordinates(shape), -1)
+    points = np.stack(coordinates(shape), -1)
     radius = number(radius, "radius", low=0.01, high=1.0)
     generator = np.random.default_rng(integer(seed, "seed", high=LARGEST_SEED))
     count = integer(bundles, "bundles", low=1, high=100)
 
     def families() -> Iterator[Family]:
-        free = _inside(np.linalg.norm(points, axis=-1), 0.85)
+        free = inside(np.linalg.norm(points, axis=-1), 0.85)
         for _ in range(count):
             (along, u, v), _ = np.linalg.qr(generator.normal(size=(3, 3)))
             place, phase = generator.uniform(-0.55, 0.55, 2), generator.uniform(0, 2 * np.pi, 2)
@@ -114,11 +109,11 @@ def fibre_bundles(
             angle = wave * (points @ along)[..., None] + phase
             offset = np.stack([points @ u, points @ v], -1) - place - bend * np.sin(angle)
             slope = wave * bend * np.cos(angle)
-            tube = _inside(np.linalg.norm(offset, axis=-1), radius)
-            yield free * tube, _unit(along + slope[..., :1] * u + slope[..., 1:] * v)
+            tube = inside(np.linalg.norm(offset, axis=-1), radius)
+            yield free * tube, unit(along + slope[..., :1] * u + slope[..., 1:] * v)
             free = free * (1 - tube)
 
-    return _truth(families(), ell_max, isotropic, sharpness)
+    return truth_of(families(), ell_max, isotropic, sharpness)
 
 
 def crossing_fibres(
@@ -158,18 +153,18 @@ def crossing_fibres(
     >>> np.allclose(angle_between(truth.directions, truth.second_directions), np.pi / 3)
     True
     """
-    x, y, z = _coordinates(shape)
+    x, y, z = coordinates(shape)
     low, high = real_array(angles_rad, "angles_rad", (2,)).tolist()
     for angle in (low, high):
         number(angle, "angles_rad", low=0.0, high=math.pi / 2)
     share = number(share, "share", low=0.0, high=1.0)
-    density = _inside(np.sqrt((x / 0.8) ** 2 + (y / 0.7) ** 2 + (z / 0.85) ** 2), 1.0) * (0.85 + 0.15 * y)
+    density = inside(np.sqrt((x / 0.8) ** 2 + (y / 0.7) ** 2 + (z / 0.85) ** 2), 1.0) * (0.85 + 0.15 * y)
     half = ((low + high) + (high - low) * z)[..., None] / 4
     bisector, across = np.array([2, 1, 2]) / 3, np.array([1, 2, -2]) / 3
     first, second = np.cos(half) * bisector + np.sin(half) * across, np.cos(half) * bisector - np.sin(half) * across
     families = [(share * density, first), ((1 - share) * density, second)]
     stronger, weaker = families if share >= 0.5 else families[::-1]
-    return _truth([stronger, weaker], ell_max, isotropic, sharpness, second=weaker[1])
+    return truth_of([stronger, weaker], ell_max, isotropic, sharpness, second=weaker[1])
 
 
 def shells(
@@ -208,7 +203,7 @@ def shells(
     >>> float(np.abs((truth.directions * outwards).sum(-1)).max()) < 1e-12
     True
     """
-    x, y, z = _coordinates(shape)
+    x, y, z = coordinates(shape)
     count = integer(count, "count", low=1, high=100)
     tilt = number(tilt_rad, "tilt_rad", low=0.0, high=math.pi / 2)
     from_axis, radius = np.hypot(x, y), np.sqrt(x**2 + y**2 + z**2)
@@ -222,9 +217,9 @@ def shells(
     inner, outer = 0.2, 0.85
     depth = np.pi * count * (radius - inner) / (outer - inner)  # π a shell
     angle = tilt * np.sin(depth)[..., None]
-    density = _inside(radius, outer) * (1 - _inside(radius, inner)) * (1 - _inside(from_axis, 0.15))
+    density = inside(radius, outer) * (1 - inside(radius, inner)) * (1 - inside(from_axis, 0.15))
     density = density * (0.85 - 0.15 * np.cos(2 * depth))
-    return _truth([(density, np.cos(angle) * around + np.sin(angle) * polewards)], ell_max, isotropic, sharpness)
+    return truth_of([(density, np.cos(angle) * around + np.sin(angle) * polewards)], ell_max, isotropic, sharpness)
 
 
 def mixture(shape: Sequence[int], ell_max: int = 4, *, isotropic: float = 0.2, sharpness: int = 2) -> Truth:
@@ -252,20 +247,20 @@ def mixture(shape: Sequence[int], ell_max: int = 4, *, isotropic: float = 0.2, s
     >>> bool(bulk.min() < 0.01), bool(bulk.max() > 0.35)
     (True, True)
     """
-    x, y, z = _coordinates(shape)
+    x, y, z = coordinates(shape)
     points = np.stack([x, y, z], -1)
 
     def ball(centre: tuple[float, float, float], radius: float) -> Field:
-        return _inside(np.linalg.norm(points - np.array(centre), axis=-1), radius)
+        return inside(np.linalg.norm(points - np.array(centre), axis=-1), radius)
 
-    solid = _inside(np.sqrt((x / 0.85) ** 2 + (y / 0.7) ** 2 + (z / 0.75) ** 2), 1.0)
+    solid = inside(np.sqrt((x / 0.85) ** 2 + (y / 0.7) ** 2 + (z / 0.75) ** 2), 1.0)
     solid = solid * (1 - ball((-0.45, 0.2, 0.25), 0.2)) * (1 - ball((0.25, -0.25, -0.35), 0.22))
     inclusion = ball((0.35, 0.2, 0.25), 0.24)
-    oriented = _smooth((x + 0.4) / 0.7) * (1 - inclusion)
+    oriented = smooth((x + 0.4) / 0.7) * (1 - inclusion)
     turn = (np.pi / 4 * (y + z))[..., None]
     directions = np.cos(turn) * np.array([2, 2, 1]) / 3 + np.sin(turn) * np.array([-2, 1, 2]) / 3
     ground = solid * ((1 - oriented) + 0.5 * inclusion)
-    return _truth([(solid * oriented, directions)], ell_max, isotropic, sharpness, ground=ground)
+    return truth_of([(solid * oriented, directions)], ell_max, isotropic, sharpness, ground=ground)
 
 
 def random_field(
@@ -307,21 +302,21 @@ def random_field(
     >>> np.array_equal(first, again), np.array_equal(first, other)
     (True, False)
     """
-    points = np.stack(_coordinates(shape), -1)
+    points = np.stack(coordinates(shape), -1)
     generator = np.random.default_rng(integer(seed, "seed", high=LARGEST_SEED))
     cycles = number(cycles, "cycles", low=0.0, high=100.0)
     modes = integer(modes, "modes", low=1, high=1000)
     # Wave vectors evenly spread in a ball: the cube root makes large ones as frequent as their shells are large.
-    vectors = _unit(generator.normal(size=(modes, 4, 3))) * np.cbrt(generator.uniform(size=(modes, 4, 1)))
+    vectors = unit(generator.normal(size=(modes, 4, 3))) * np.cbrt(generator.uniform(size=(modes, 4, 1)))
     phases = generator.uniform(0, 2 * np.pi, (modes, 4))
     fields = np.zeros((*points.shape[:3], 4))
     for vector, phase in zip(np.pi * cycles * vectors, phases, strict=True):
         fields += math.sqrt(2 / modes) * np.cos(points @ vector.T + phase)
     strength = (fields[..., 1:] ** 2).sum(-1)
     oriented = strength / (strength + 0.5)
-    density = _inside(np.linalg.norm(points, axis=-1), 0.85) / (1 + np.exp(-2 * fields[..., 0]))
-    family = density * oriented, _unit(fields[..., 1:])
-    return _truth([family], ell_max, isotropic, sharpness, ground=density * (1 - oriented))
+    density = inside(np.linalg.norm(points, axis=-1), 0.85) / (1 + np.exp(-2 * fields[..., 0]))
+    family = density * oriented, unit(fields[..., 1:])
+    return truth_of([family], ell_max, isotropic, sharpness, ground=density * (1 - oriented))
 
 
 PHANTOMS: dict[str, Callable[..., Truth]] = {
@@ -333,67 +328,3 @@ PHANTOMS: dict[str, Callable[..., Truth]] = {
     "random": random_field,
 }
 """All phantoms by name; each is called with a volume shape, ``ell_max``, and options by keyword."""
-
-
-# -- what they are made with ------------------------------------------------------------------------------------------
-
-
-def _truth(
-    families: Iterable[Family],
-    ell_max: int,
-    isotropic: float,
-    sharpness: int,
-    *,
-    ground: Field | None = None,
-    second: Field | None = None,
-) -> Truth:
-    """Sum of fibres, with their isotropic part, and of isotropic ``ground``; both have the mean ``1 + isotropic``."""
-    order = even_order(ell_max)
-    legendre = np.array(fibre_legendre(sharpness))
-    legendre[0] += number(isotropic, "isotropic", low=0.0, high=1e6)
-    exact: Any = 0.0
-    mean: Any = 0.0
-    strongest: Any = None
-    for weight, direction in families:
-        exact = exact + weight[..., None] * zonal(direction, legendre)
-        mean = mean + weight
-        if strongest is None:
-            strongest, directions = weight, direction
-        else:
-            directions = np.where((weight > strongest)[..., None], direction, directions)
-            strongest = np.maximum(weight, strongest)
-    if ground is not None:
-        exact[..., 0] += ground * legendre[0]
-        mean = mean + ground
-    exact = exact.astype(np.float32)
-    lacking = coefficient_count(order) - exact.shape[-1]
-    if lacking > 0:
-        exact = np.pad(exact, [(0, 0)] * 3 + [(0, lacking)])
-    coefficients = exact if lacking >= 0 else np.ascontiguousarray(exact[..., :lacking])
-    return Truth(coefficients, directions, mean > 0.1 * mean.max(initial=0.0), exact, second)
-
-
-def _coordinates(shape: Sequence[int]) -> tuple[Field, Field, Field]:
-    """Coordinates of the voxels' centres, ±1 at the faces."""
-    sizes = size_tuple(shape, "shape", 3)
-    if math.prod(sizes) > LARGEST_VOLUME:
-        raise ValueError(message("shape", f"at most {LARGEST_VOLUME} voxels", sizes))
-    x, y, z = np.meshgrid(*((np.arange(n) + 0.5) * 2 / n - 1 for n in sizes), indexing="ij")
-    return x, y, z
-
-
-def _smooth(t: Field) -> Field:
-    """0 below 0, 1 above 1, and between them a cubic without kinks."""
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _inside(distance: Field, radius: float, edge: float = 0.15) -> Field:
-    """1 inside the radius, 0 outside, with an edge of this width."""
-    return _smooth((radius - distance) / edge + 0.5)
-
-
-def _unit(vectors: Field) -> Field:
-    """Vectors of length 1; zero, which has no direction, becomes z."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), [0.0, 0.0, 1.0])

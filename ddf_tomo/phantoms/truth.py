@@ -28,15 +28,12 @@ class Truth(_Parts):
     Attributes
     ----------
     coefficients
-        Harmonic coefficients up to the order that was asked for, shape ``(x, y, z, coefficient)``, float32.
+        Harmonic coefficients up to the order that was asked for (`exact` has all), float32, ``(x, y, z, coefficient)``.
     directions
         Fibre directions (of the stronger family, where there are two), unit vectors, shape ``(x, y, z, 3)``, float64.
         Defined everywhere, also where there is no sample or no fibre in it.
     mask
         Where the mean exceeds 10 % of its largest value; shape ``(x, y, z)``.
-    exact
-        Coefficients of the function as it is defined, before lower orders than it needs were asked for;
-        ``(x, y, z, coefficient)``, float32. The same array as ``coefficients`` where these are enough.
     second_directions
         Fibre directions of the weaker family, ``(x, y, z, 3)``; None where there is only one.
 
@@ -48,8 +45,9 @@ class Truth(_Parts):
     (12, 12, 12, 3)
     """
 
-    exact: NDArray[np.float32]
-    second_directions: NDArray[np.float64] | None
+    second_directions: NDArray[np.float64] | None = None
+    _exact: NDArray[np.float32] | None = None
+    _derived: Derived | None = None
 
     def __new__(
         cls,
@@ -60,13 +58,19 @@ class Truth(_Parts):
         second_directions: NDArray[np.float64] | None = None,
     ) -> Truth:
         made = super().__new__(cls, coefficients, directions, mask)
-        made.exact = coefficients if exact is None else exact
-        made.second_directions = second_directions
+        made._exact, made.second_directions = exact, second_directions
         return made
 
+    @property
+    def exact(self) -> NDArray[np.float32]:
+        """Coefficients of the function as it is defined, of any order that it needs; ``(x, y, z, coefficient)``."""
+        return self.coefficients if self._exact is None else self._exact
+
     def derived(self) -> Derived:
-        """Mean, anisotropy and principal directions (`ddf_tomo.derived.derive`) of the exact function."""
-        return derive(self.exact)
+        """Mean, anisotropy, principal directions (`ddf_tomo.derived.derive`) of the exact function; computed once."""
+        if self._derived is None:
+            self._derived = derive(self.exact)
+        return self._derived
 
     def tensors(self) -> NDArray[np.float32]:
         """Rank-2 tensors ``3 ⟨q̂ q̂ᵀ f⟩`` of the exact function, shape ``(x, y, z, 6)``: the sample of a rank-2 scan.
