@@ -1,5 +1,7 @@
-"""What Jupyter shows of a scan, a reconstruction and a geometry: a small picture and a table; no scripts, no colours of
-its own, and no library beyond NumPy."""
+"""What Jupyter shows of a scan, a reconstruction and a geometry: a small picture and a table.
+
+No scripts, no colours of its own, no library beyond NumPy, and nothing of the rooms above: these hand over themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,13 @@ import base64
 import html
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ddf_tomo.geometry import Geometry
-    from ddf_tomo.reconstruction import Reconstruction
-    from ddf_tomo.scan import Scan
+from ddf_tomo._pictures import axis_colour, channel_names, equal_area
 
 HEIGHT = 128
 """Of a picture, in CSS pixels."""
@@ -25,17 +24,8 @@ MOST_PIXELS = 256
 LONGEST_TEXT = 120
 
 
-def scan_html(scan: Scan) -> str:
-    """A `Scan`: what was measured where, in which units, how much is masked, and the middle view.
-
-    Examples
-    --------
-    >>> from ddf_tomo import Geometry, IsotropicResponse, Scan
-    >>> geometry = Geometry.from_angles(0.0, 0.0, (2, 2, 3), (2, 3))
-    >>> text = scan_html(Scan(np.ones((1, 2, 3, 1)), geometry, IsotropicResponse()))
-    >>> "2 × 3 pixels" in text, "data:image/png" in text
-    (True, True)
-    """
+def scan_html(scan: Any) -> str:
+    """A `Scan`: what was measured where, in which units, how much is masked, and the middle view."""
     data = _numbers(scan.data)
     rows = {
         "views": f"{len(scan)} of {_times(scan.geometry.detector_shape)} pixels",
@@ -50,16 +40,10 @@ def scan_html(scan: Scan) -> str:
     return _card("Scan", scan.title, rows, picture)
 
 
-def reconstruction_html(reconstruction: Reconstruction) -> str:
+def reconstruction_html(reconstruction: Any, derive: Callable[..., Any]) -> str:
     """A `Reconstruction`: size, order, how it was made, how well it fits, and the directions in its middle slice.
 
-    Examples
-    --------
-    >>> from ddf_tomo import Geometry, Reconstruction, SecondMomentResponse
-    >>> geometry = Geometry.from_angles(0.0, 0.0, (3, 4, 5), (3, 5))
-    >>> volume = Reconstruction(np.ones((3, 4, 5, 1)), 0, geometry, SecondMomentResponse())
-    >>> "3 × 4 × 5 voxels" in reconstruction_html(volume)
-    True
+    These are what ``derive`` (`ddf_tomo.derived`) finds in that slice alone, so that it takes no time.
     """
     settings = reconstruction.settings
     share = settings.get("residual_share")
@@ -74,19 +58,14 @@ def reconstruction_html(reconstruction: Reconstruction) -> str:
         "residual": f"{share:.2%} of the data" if isinstance(share, float) else "",
         "unit": f"{unit} per voxel edge" if (unit := _data_unit(reconstruction.provenance)) else "",
     }
-    picture = _picture(lambda: _directions(reconstruction), "directions in the middle slice: x red, y green, z blue")
+    picture = _picture(
+        lambda: _directions(reconstruction, derive), "directions in the middle slice: x red, y green, z blue"
+    )
     return _card("Reconstruction", str(reconstruction.provenance.get("title", "")), rows, picture)
 
 
-def geometry_html(geometry: Geometry) -> str:
-    """A `Geometry`: views, shapes, tilts, and the beams on the half sphere seen from +z.
-
-    Examples
-    --------
-    >>> from ddf_tomo import Geometry
-    >>> "beams, seen from +z" in geometry_html(Geometry.from_angles([0.0, 1.0], 0.2, (4, 4, 4), (4, 4)))
-    True
-    """
+def geometry_html(geometry: Any) -> str:
+    """A `Geometry`: views, shapes, tilts, and the beams on the half sphere seen from +z."""
     rows = {
         "views": f"{len(geometry)} of {_times(geometry.detector_shape)} pixels",
         "volume": _volume(geometry.volume_shape, None),
@@ -118,10 +97,10 @@ def _card(kind: str, title: str, rows: Mapping[str, str], picture: str) -> str:
         if text
     )
     head = f"<b>{kind}</b>" + (f" {html.escape(_short(title))}" if title else "")
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start;margin:0.3em 0">'
-        f'<div>{head}<table style="margin:0.2em 0;border-collapse:collapse;color:inherit;font:inherit">{lines}</table></div>{picture}</div>'
-    )
+    outer = "display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start;margin:0.3em 0"
+    table = "margin:0.2em 0;border-collapse:collapse;color:inherit;font:inherit"
+    text = f'<div>{head}<table style="{table}">{lines}</table></div>'
+    return f'<div style="{outer}">{text}{picture}</div>'
 
 
 def _picture(draw: Any, caption: str) -> str:
@@ -165,8 +144,6 @@ def _numbers(values: Any) -> NDArray[Any]:
 
 
 def _channels(response: Any, count: int) -> str:
-    from ddf_tomo.visualization.projections import channel_names
-
     names = channel_names(response, count)
     listed = ", ".join(names if count <= 8 else [*names[:4], "…", names[-1]])
     return f"{count}: {listed} ({type(response).__name__})"
@@ -192,11 +169,7 @@ def _grey(values: NDArray[Any]) -> tuple[str, bytes]:
     return "png", png(np.repeat(level[..., None], 3, axis=-1))
 
 
-def _directions(reconstruction: Reconstruction) -> tuple[str, bytes]:
-    from ddf_tomo.derived import derive
-    from ddf_tomo.visualization.colours import axis_colour
-    from ddf_tomo.visualization.slices import strength_of
-
+def _directions(reconstruction: Any, derive: Callable[..., Any]) -> tuple[str, bytes]:
     volume = reconstruction.coefficients
     # Across the shortest side, so that a thin volume shows its face.
     fixed = 2 - int(np.argmin(volume.shape[2::-1]))
@@ -204,16 +177,14 @@ def _directions(reconstruction: Reconstruction) -> tuple[str, bytes]:
     if middle.shape[-1] == 1:
         return _grey(np.flipud(middle[..., 0].squeeze(fixed).T))
     found = derive(middle, of_harmonics=getattr(reconstruction.response, "of_harmonics", True))
-    strength = strength_of(found)
+    strength = np.where(found.valid, found.mean * found.fractional_anisotropy, 0.0)
     colours = axis_colour(
         found.direction, strength / (np.percentile(strength[strength > 0], 99) if strength.any() else 1.0)
     )
     return "png", png(np.flipud(colours.squeeze(fixed).swapaxes(0, 1)))
 
 
-def _beams(geometry: Geometry) -> tuple[str, bytes]:
-    from ddf_tomo.visualization.sphere import equal_area
-
+def _beams(geometry: Any) -> tuple[str, bytes]:
     some = geometry.p[:: -(-len(geometry) // 400) or 1]
     dots = "".join(f'<circle cx="{x:.3f}" cy="{-y:.3f}" r="0.03"/>' for x, y in equal_area(some))
     cross = '<path d="M-1 0H1M0-1V1" stroke-width="0.008"/>'
@@ -228,7 +199,8 @@ def _beams(geometry: Geometry) -> tuple[str, bytes]:
 def png(colours: NDArray[Any]) -> bytes:
     """A PNG file of RGB values in [0, 1], ``(rows, columns, 3)``, first row on top, at most 256 pixels a side.
 
-    Larger pictures are thinned out. Written by hand, since the standard library compresses and sums up, and nothing else is needed (ISO/IEC 15948).
+    Larger pictures are thinned out. Written by hand (ISO/IEC 15948): beyond what the standard library has for
+    compression and checksums there is not much to it.
 
     Examples
     --------

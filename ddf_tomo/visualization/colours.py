@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import check_broadcast, check_shape, choice, real_array
+from ddf_tomo._pictures import axis_colour
 from ddf_tomo.visualization.style import LABEL, TICK
 
 TURN = 2 * math.pi
@@ -72,29 +73,6 @@ def _from_lab(lightness: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray
     linear = xyz @ np.linalg.inv([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
     linear = linear.clip(0, 1)
     return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear).clip(0, 1)
-
-
-def axis_colour(directions: ArrayLike, strength: ArrayLike) -> NDArray[np.float64]:
-    """RGB in [0, 1], ``(..., 3)``, of axes in space: red along x, green along y, blue along z, black without strength.
-
-    The direction-encoded colour of diffusion imaging [Pajevic & Pierpaoli 1999, Magn. Reson. Med. 42, 526].
-
-    Parameters
-    ----------
-    directions
-        Unit vectors, ``(..., 3)``; opposite ones share a colour.
-    strength
-        Brightness ``(...)``, clipped to [0, 1].
-
-    Examples
-    --------
-    >>> axis_colour([0.0, 0.0, -1.0], 0.5).tolist()
-    [0.0, 0.0, 0.5]
-    """
-    axes, value = np.abs(real_array(directions, "directions")), real_array(strength, "strength").clip(0, 1)
-    check_shape(axes.shape, "directions", (*value.shape, 3))
-    # The largest component is brought to full brightness, so that strength alone decides how bright a colour is.
-    return axes / np.maximum(axes.max(axis=-1, keepdims=True), np.finfo(float).tiny) * value[..., None]
 
 
 def slice_colour(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddf_tomo._checks import integer, message, of_kind, real_array
+from ddf_tomo._pictures import channel_names
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
@@ -71,7 +72,14 @@ def standardized_residual(reconstruction: Any, scan: Scan) -> tuple[NDArray[np.f
 def misfit_of_views(reconstruction: Any, scan: Scan) -> NDArray[np.float64]:
     """Mean square of `standardized_residual` in each view, ``(views,)``; 1 where the model fits up to the noise.
 
-    Views that are wholly masked have 0. Parameters as in `standardized_residual`.
+    Views that are wholly masked have 0.
+
+    Parameters
+    ----------
+    reconstruction
+        A `Reconstruction` of the same volume, or predicted data of the scan's shape.
+    scan
+        Data; weights are 1/σ².
 
     Examples
     --------
@@ -214,24 +222,6 @@ def show_projections(
             bar = below.add_subplot(places[-1, 3 * n + column])
             colour_bar(below, drawn, None, label, cax=bar, orientation="horizontal")
     return write_figure(figure, path)
-
-
-def channel_names(response: Any, count: int) -> list[str]:
-    """What to call the channels of a response, ``count`` texts.
-
-    Examples
-    --------
-    >>> from ddf_tomo import SaxsResponse, SecondMomentResponse
-    >>> channel_names(SecondMomentResponse(), 3), channel_names(SaxsResponse([0.0, 1.5707963]), 2)
-    (['Θ_jj', 'Θ_jk', 'Θ_kk'], ['0°', '90°'])
-    """
-    if type(response).__name__ in ("SecondMomentResponse", "RankTwoResponse") and count == 3:
-        return ["Θ_jj", "Θ_jk", "Θ_kk"]
-    for name in ("detector_angles_rad", "azimuths_rad", "sensitivity_angles_rad"):
-        angles = np.ravel(np.asarray(getattr(response, name, ()), np.float64))
-        if len(angles) == count:
-            return [f"{angle:.4g}°" for angle in np.degrees(angles)]
-    return ["signal"] if count == 1 else [f"channel {n}" for n in range(count)]
 
 
 def _standardized(predicted: NDArray[np.float64], scan: Scan) -> tuple[NDArray[np.float64], bool]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_shape, of_kind, real_array
+from ddf_tomo._checks import of_kind, real_array
+from ddf_tomo._pictures import equal_area
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.observability import Observability
 from ddf_tomo.visualization.style import (
@@ -25,28 +26,6 @@ from ddf_tomo.visualization.style import (
     style_of,
     write_figure,
 )
-
-
-def equal_area(directions: ArrayLike) -> NDArray[np.float64]:
-    """Axes in space to points in the unit disc, ``(..., 2)``: the half sphere seen from +z, equal areas kept equal.
-
-    Opposite directions are one axis, of which the end with ``z ≥ 0`` is shown. Lambert's azimuthal projection, scaled:
-    the point at polar angle θ lies ``√2 sin(θ/2)`` from the centre.
-
-    Parameters
-    ----------
-    directions
-        Unit vectors ``(..., 3)``.
-
-    Examples
-    --------
-    >>> equal_area([[0, 0, -1.0], [0, 1, 0]]).tolist()
-    [[0.0, 0.0], [0.0, 1.0]]
-    """
-    vectors = real_array(directions, "directions")
-    check_shape(vectors.shape[-1:], "directions (last axis)", (3,))
-    upper = np.where(vectors[..., 2:] < 0, -vectors, vectors)
-    return upper[..., :2] / np.sqrt(1 + upper[..., 2:]) + 0.0  # no -0.0
 
 
 def show_beams(

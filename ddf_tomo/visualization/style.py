@@ -37,7 +37,7 @@ class Style:
     colours
         Name of a matplotlib colour map.
     limits
-        Range of the colours: ``"share"`` is 0 … 1, ``"zero"`` is 0 … 99.5th percentile, ``"symmetric"`` is ± the 99th
+        Rule for the range of the colours: ``"share"`` is 0 … 1, ``"zero"`` is 0 … 99.5th percentile, ``"symmetric"`` is ± the 99th
         percentile of the size, ``"data"`` is 1st … 99th percentile.
 
     Examples
@@ -59,7 +59,7 @@ class Style:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def in_units_of(self, data_unit: str) -> Style:
-        """The style with the unit of the data put in.
+        """The style with ``data_unit``, the unit of the data, put in.
 
         Examples
         --------
