@@ -139,8 +139,17 @@ def write_header(file: Any, contents: Mapping[str, Any]) -> None:
     """Store texts and numbers in an open HDF5 file, as JSON of fixed length.
 
     HDF5 2.0 crashes the process on damaged texts of variable length, which attributes would be.
+
+    Raises
+    ------
+    TypeError
+        If JSON cannot hold something of it.
     """
-    file[HEADER] = np.bytes_(json.dumps(dict(contents)).encode())
+    try:
+        text = json.dumps(dict(contents))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(message(HEADER, "texts, numbers, lists and mappings, as JSON holds them", error)) from error
+    file[HEADER] = np.bytes_(text.encode())
 
 
 def read_header(file: Any, layout: str | None = None) -> dict[str, Any]:

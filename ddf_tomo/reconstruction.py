@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddf_tomo import export
-from ddf_tomo._checks import FileFormatError, file_path, flag, message, real_array
+from ddf_tomo._checks import FileFormatError, file_path, flag, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
@@ -58,6 +58,13 @@ class Reconstruction:
     voxel_size_m: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.voxel_size_m is not None:
+            number(self.voxel_size_m, "voxel_size_m", low=0, low_open=True)
+        for name in ("settings", "provenance"):
+            of_kind(Mapping, getattr(self, name), name, "a mapping of names to texts and numbers")
+        real_array(self.residuals, "residuals", (None,), finite=False)
 
     @property
     def unit(self) -> str:
@@ -157,7 +164,7 @@ class Reconstruction:
         header = {name: getattr(self, name) for name in HEADER_NAMES}
         write_header(file, {"layout": LAYOUT, "response": repr(self.response)} | header)
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-        file.create_dataset("coefficients", data=self.coefficients, **packed)
+        file.create_dataset("coefficients", data=np.asarray(self.coefficients), **packed)
         file["residuals"] = np.asarray(self.residuals, np.float64)
         for name in ARRAYS:
             file[f"geometry/{name}"] = getattr(self.geometry, name)
@@ -211,7 +218,7 @@ class Reconstruction:
     def _repr_html_(self) -> str:
         from ddf_tomo._html import reconstruction_html
 
-        return reconstruction_html(self)
+        return reconstruction_html(self, derive)
 
     def summary(self) -> str:
         """A few lines for a person."""

@@ -258,6 +258,72 @@ def test_saved_and_loaded_whole(result, tmp_path):
     assert os.listdir(tmp_path) == ["volume.h5"]
 
 
+def test_every_format_holds_the_same_volume(result, tmp_path):
+    for name, files in {
+        "a.h5": ["a.h5"],
+        "b.nxs": ["b.nxs"],
+        "c.VTI": ["c.VTI"],
+        "d.xdmf": ["d.h5", "d.xdmf"],
+    }.items():
+        (tmp_path / name).mkdir()
+        result.save(tmp_path / name / name)
+        assert sorted(os.listdir(tmp_path / name)) == files
+    for path in ("a.h5/a.h5", "b.nxs/b.nxs", "d.xdmf/d.h5", "d.xdmf/d.xdmf"):
+        np.testing.assert_array_equal(Reconstruction.load(tmp_path / path).coefficients, result.coefficients)
+    with h5py.File(tmp_path / "d.xdmf/d.h5") as file:
+        tensor = np.moveaxis(file["display/tensor"][()], (0, 1, 2), (2, 1, 0)).reshape(*SHAPE, 3, 3)
+        axes, eigenvectors = np.linalg.eigh(tensor.astype(float))
+        np.testing.assert_allclose(axes, result.derived().eigenvalues, atol=1e-5)
+        assert np.median(angle_between(eigenvectors, result.derived().eigenvectors)) < 1e-3
+        assert "coefficients" not in file["display"]
+    result.save(tmp_path / "named", format="hdf5")
+    np.testing.assert_array_equal(Reconstruction.load(tmp_path / "named").coefficients, result.coefficients)
+    result.save(tmp_path / "e.xdmf", coefficients=True)
+    with h5py.File(tmp_path / "e.h5") as file:
+        stored = np.moveaxis(file["display/coefficients"][()], (0, 1, 2), (2, 1, 0))
+        np.testing.assert_array_equal(stored, result.coefficients)
+
+
+def test_units_come_from_the_data(result):
+    assert result.unit == "data per voxel edge of 2.5e-05 m"
+    known = dataclasses.replace(result, provenance={"data_unit": "1e-12 rad^2"}, voxel_size_m=None)
+    assert known.derived().units["mean"] == "1e-12 rad^2 per voxel edge"
+
+
+def test_saving_the_file_of_an_xdmf_again_renews_it(result, tmp_path):
+    result.save(tmp_path / "volume.xdmf")
+    cut = dataclasses.replace(result, voxel_size_m=1e-6)
+    cut.save(tmp_path / "volume.h5")
+    assert "1e-06 1e-06 1e-06" in (tmp_path / "volume.xdmf").read_text()
+    with h5py.File(tmp_path / "volume.h5") as file:
+        assert "display/tensor" in file
+    (tmp_path / "other.xdmf").write_text("<Xdmf/>")  # somebody else's
+    cut.save(tmp_path / "other.h5")
+    assert (tmp_path / "other.xdmf").read_text() == "<Xdmf/>"
+
+
+def test_a_scan_of_the_same_name_is_not_lost(result, small, tmp_path):
+    small.write(tmp_path / "sample.h5")
+    before = (tmp_path / "sample.h5").read_bytes()
+    with pytest.raises(ValueError, match=r"^path: expected a name whose 'sample.h5' is free"):
+        result.save(tmp_path / "sample.xdmf")
+    assert (tmp_path / "sample.h5").read_bytes() == before
+    assert os.listdir(tmp_path) == ["sample.h5"]
+
+
+@pytest.mark.parametrize("path", ["volume", "volume.tiff", "volume.h5.gz", ".h5"])
+def test_suffixes_without_a_format(result, tmp_path, path):
+    with pytest.raises(
+        ValueError, match=r"^path: expected a name that ends in .h5, .hdf5, .nxs, .vti, .xdmf, got .*mumott"
+    ):
+        result.save(tmp_path / path)
+    with pytest.raises(ValueError, match=r"^format: expected one of 'hdf5', 'vti', 'xdmf', 'mumott'"):
+        result.save(tmp_path / path, format="tiff")
+    with pytest.raises(TypeError, match=r"^coefficients: expected True or False"):
+        result.save(tmp_path / "volume.vti", coefficients=1)
+    assert not os.listdir(tmp_path)
+
+
 def test_provenance(result):
     assert result.provenance["sample"] == "simulated"
     assert result.provenance["title"] == "helix"
@@ -304,7 +370,7 @@ def test_a_response_of_ones_own_cannot_be_stored(small, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path):
+def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path, monkeypatch):
     path = tmp_path / "volume.h5"
     result.save(path)
     before = path.read_bytes()
@@ -312,8 +378,11 @@ def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path):
     with pytest.raises(TypeError):
         broken.save(path)
     late = dataclasses.replace(result, coefficients=np.full_like(result.coefficients, np.nan))
-    with pytest.raises(ValueError, match="coefficients"):  # found by `derived`, when half the file is written
+    with pytest.raises(ValueError, match="coefficients"):
         late.save(path)
+    monkeypatch.setattr("ddf_tomo.export.annotate", lambda *arguments, **options: 1 / 0)  # when the file is there
+    with pytest.raises(ZeroDivisionError):
+        result.save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["volume.h5"]
     with pytest.raises(FileNotFoundError):
@@ -326,8 +395,8 @@ import os, sys
 import numpy as np
 from ddf_tomo import IsotropicResponse, Reconstruction
 from ddf_tomo.phantoms import tilt_series
-import ddf_tomo.reconstruction as module
-module.derive = lambda *arguments, **options: os.kill(os.getpid(), 9)
+from ddf_tomo import export
+export.annotate = lambda *arguments, **options: os.kill(os.getpid(), 9)
 geometry = tilt_series((4, 4, 4), views=[2], tilts_rad=[0.0])
 Reconstruction(np.ones((4, 4, 4, 1)), 0, geometry, IsotropicResponse()).save(sys.argv[1])
 """
@@ -335,6 +404,9 @@ Reconstruction(np.ones((4, 4, 4, 1)), 0, geometry, IsotropicResponse()).save(sys
     done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=120, check=False, capture_output=True)
     assert done.returncode == -9, done.stderr
     assert not path.exists()
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".volume.h5.")
+    assert left.endswith(".part")
 
 
 @pytest.fixture(scope="module")
