@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+PIXELS_PER_INCH, SHOWN_PER_INCH = 160, 110  # more than a plain screen shows: for fine ones, and for paper
 SCRIPTS = ("common.js", "slices.js", "directions.js")
 
 
@@ -114,9 +115,10 @@ def key_figures(values: Mapping[str, Any]) -> str:
 def picture(figure: Any, alt: str, caption: str) -> str:
     """A matplotlib figure as an image inside the page."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
     contents = buffer.getvalue()
-    width, height = struct.unpack(">II", contents[16:24])  # PNG's first chunk begins with its size
+    pixels = struct.unpack(">II", contents[16:24])  # PNG's first chunk begins with its size
+    width, height = (round(n * SHOWN_PER_INCH / PIXELS_PER_INCH) for n in pixels)
     return (
         f'<figure><img src="data:image/png;base64,{base64.b64encode(contents).decode()}" alt="{escape(alt)}"'
         f' width="{width}" height="{height}"><figcaption>{escape(caption)}</figcaption></figure>'
