@@ -88,7 +88,7 @@ def pdhg(
     >>> from ddf_tomo.priors import TotalVariation
     >>> same = wrap((lambda x: x, lambda y: y), (4, 1, 1, 1), (4, 1, 1, 1))
     >>> y = torch.tensor([0.0, 0.2, 3.0, 3.2]).reshape(4, 1, 1, 1)
-    >>> pdhg(same, y, regularisers=0.2 * TotalVariation((4, 1, 1)), iterations=300).x.flatten().round(decimals=2)
+    >>> pdhg(same, y, regularisers=0.2 * TotalVariation((4, 1, 1)), balance=1.0).x.flatten().round(decimals=2)
     tensor([0.2000, 0.2000, 3.0000, 3.0000])
     """
     misfit = Misfit(A, y, weights)

@@ -1,0 +1,41 @@
+"""One matrix on the coefficients of every voxel: the operator behind constraints that look at them in other ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ddf_tomo._checks import real_array
+from ddf_tomo.operators.base import LinearOperator
+
+
+class ChannelMatrix(LinearOperator):
+    """``z = M c`` in every voxel: ``(x, y, z, K)`` to ``(x, y, z, N)``, whatever the size of the volume.
+
+    Parameters
+    ----------
+    matrix
+        ``M``, shape ``(N, K)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ChannelMatrix([[1.0, 1.0], [1.0, -1.0]])(torch.tensor([3.0, 1.0]).reshape(1, 1, 1, 2)).flatten()
+    tensor([4., 2.])
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = torch.from_numpy(real_array(matrix, "matrix", (None, None)))
+        rows, columns = self.matrix.shape
+        self.domain_shape, self.range_shape = (None, None, None, columns), (None, None, None, rows)
+
+    def norm(self, iterations: int = 0, seed: int = 0) -> float:
+        """Largest singular value, by decomposition."""
+        return float(torch.linalg.matrix_norm(self.matrix, 2))
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.matrix.to(x).T
+
+    def _apply_adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return y @ self.matrix.to(y)
