@@ -37,8 +37,8 @@ class Style:
     colours
         Name of a matplotlib colour map.
     limits
-        Rule for the range of the colours: ``"share"`` is 0 … 1, ``"zero"`` is 0 … 99.5th percentile, ``"symmetric"`` is ± the 99th
-        percentile of the size, ``"data"`` is 1st … 99th percentile.
+        Rule for the range of the colours: ``"share"`` is 0 … 1, ``"zero"`` is 0 … 99.5th percentile, ``"symmetric"`` is
+        ± the 99th percentile of the size, ``"data"`` is 1st … 99th percentile.
 
     Examples
     --------
