@@ -199,7 +199,10 @@ def data_misfit(reconstruction: Reconstruction, scan: Scan) -> float:
     predicted = np.asarray(operator(real_array(reconstruction.coefficients, "reconstruction", (None,) * 4)))
     weights = real_array(scan.full_weights(), "scan (weights)")
     residual = np.sqrt(weights) * (predicted - real_array(scan.data, "scan (data)"))
-    return _root_mean_square(residual[weights > 0]) ** 2
+    strength = _root_mean_square(residual[weights > 0])
+    if strength > 1e150:
+        raise ValueError(message("scan", "residuals whose squares float64 can hold", f"{strength:.3g} times the noise"))
+    return strength**2
 
 
 def _volumes(found: Any, truth: Any) -> list[tuple[NDArray[Any], Derived]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ddf_tomo.scan import Scan
 
 NOISE_MODELS = ("gaussian", "poisson")
+WEIGHTS, SCALE = "inverse variances that float32 can hold", "scale the sample"
 ROUNDING = 1e-5  # of the largest signal: how far below zero float32 sums may leave a signal that is not negative
 
 
@@ -108,6 +108,8 @@ def simulate(
     generator = np.random.default_rng(seed)
     if noise * largest > 0:
         sigma = noise * largest
+        if not 1e-18 < sigma < 1e18:
+            raise ValueError(message("noise", WEIGHTS, f"a noise of {sigma:.3g}", SCALE))
         data = data + sigma * generator.standard_normal(data.shape, dtype=np.float32)
         weights = np.full(data.shape, 1 / sigma**2, np.float32)
     elif counts is not None and largest > 0:
@@ -121,7 +123,7 @@ def simulate(
 def _function(sample: Any) -> Callable[[tuple[int, ...]], Any]:
     if isinstance(sample, str):
         return PHANTOMS[choice(sample, "sample", tuple(PHANTOMS))]
-    if not callable(sample):
+    if not callable(sample) or isinstance(sample, type):
         hint = "coefficients on one grid would be projected with the grid that reconstructs them"
         expected = "a function of the volume shape, or the name of a phantom"
         raise TypeError(message("sample", expected, type(sample).__name__, hint))
@@ -142,7 +144,8 @@ def _signals(
         raise ValueError(message("sample", f"coefficients of shape {fine.volume_shape} + (K,)", tuple(field.shape)))
     signals = TensorXRayTransform(fine, response, order_of(field.shape[-1], "sample"))(field) / factor
     rows, columns = geometry.detector_shape
-    means: NDArray[Any] = signals.reshape(len(geometry), rows, factor, columns, factor, -1).mean((2, 4)).numpy()
+    blocks = signals.reshape(len(geometry), rows, factor, columns, factor, signals.shape[-1])
+    means: NDArray[Any] = blocks.mean((2, 4)).numpy()
     return means
 
 
@@ -150,6 +153,8 @@ def _counted(
     signals: NDArray[Any], counts_per_signal: float, generator: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Signals with counting noise, and their weights; see `simulate`."""
+    if not 1e-18 < counts_per_signal < 1e18:
+        raise ValueError(message("counts", WEIGHTS, f"{counts_per_signal:.3g} counts a unit of signal", SCALE))
     expected = signals.astype(np.float64) * counts_per_signal
     lowest = float(expected.min())
     if lowest < -ROUNDING * float(expected.max()):
@@ -158,6 +163,4 @@ def _counted(
         raise ValueError(message("noise_model", "signals that are not negative for 'poisson'", found, hint))
     counted = generator.poisson(np.maximum(expected, 0)).astype(np.float64)
     weights = counts_per_signal**2 / (counted + 1)
-    if not math.isfinite(float(weights.max())):
-        raise ValueError(message("counts", "weights that float64 can hold", counts_per_signal))
     return (counted / counts_per_signal).astype(signals.dtype), weights.astype(signals.dtype)

@@ -207,6 +207,16 @@ def test_counting_noise_follows_the_signal():
         ({"counts": 10}, "^counts: expected None, as noise_model is 'gaussian'"),
         ({"noise_model": "poisson", "counts": 0}, "^counts: expected a finite number"),
         ({"noise_model": "poisson", "counts": 9, "noise": 0.1}, "^noise: expected 0, as noise_model is 'poisson'"),
+        ({"sample": lambda shape: np.full((*shape, 1), 1e-30), "noise": 0.1}, "^noise: expected inverse variances"),
+        (
+            {
+                "sample": lambda shape: np.full((*shape, 1), 1e-30),
+                "response": SAXS,
+                "noise_model": "poisson",
+                "counts": 9,
+            },
+            "^counts: expected inverse variances",
+        ),
         ({"noise_model": "poisson", "counts": 9}, "^noise_model: expected signals that are not negative"),
     ],
 )
@@ -217,5 +227,7 @@ def test_bad_noise(arguments, text):
 
 
 def test_a_phantom_on_one_grid_is_no_sample():
+    with pytest.raises(TypeError, match=r"^sample: expected a function of the volume shape"):
+        simulate(Geometry, GEOMETRY, SAXS)
     with pytest.raises(TypeError, match=r"^sample: expected a function of the volume shape, or the name"):
         simulate(helicoidal_fibres((10, 9, 8)), GEOMETRY, SAXS)
