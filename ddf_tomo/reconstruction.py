@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddf_tomo import export
-from ddf_tomo._checks import FileFormatError, file_path, flag, message, number, of_kind, real_array
+from ddf_tomo._checks import FileFormatError, check_shape, file_path, flag, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
@@ -60,8 +60,13 @@ class Reconstruction:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        given, shape = self.coefficients, (None,) * 4
+        if type(given) is np.ndarray and given.dtype in (np.float32, np.float64):
+            check_shape(given.shape, "coefficients", shape)
+        else:
+            object.__setattr__(self, "coefficients", real_array(given, "coefficients", shape))
         if self.voxel_size_m is not None:
-            number(self.voxel_size_m, "voxel_size_m", low=0, low_open=True)
+            object.__setattr__(self, "voxel_size_m", number(self.voxel_size_m, "voxel_size_m", low=0, low_open=True))
         for name in ("settings", "provenance"):
             of_kind(Mapping, getattr(self, name), name, "a mapping of names to texts and numbers")
         real_array(self.residuals, "residuals", (None,), finite=False)
@@ -164,7 +169,7 @@ class Reconstruction:
         header = {name: getattr(self, name) for name in HEADER_NAMES}
         write_header(file, {"layout": LAYOUT, "response": repr(self.response)} | header)
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-        file.create_dataset("coefficients", data=np.asarray(self.coefficients), **packed)
+        file.create_dataset("coefficients", data=self.coefficients, **packed)
         file["residuals"] = np.asarray(self.residuals, np.float64)
         for name in ARRAYS:
             file[f"geometry/{name}"] = getattr(self.geometry, name)
@@ -223,7 +228,7 @@ class Reconstruction:
     def summary(self) -> str:
         """A few lines for a person."""
         derived = self.derived()
-        share = f"{derived.valid.mean():.1%} of the voxels hold sample"
+        share = f"{np.count_nonzero(derived.valid) / max(1, derived.valid.size):.1%} of the voxels hold sample"
         anisotropy = f"median fractional anisotropy there {_median(derived.fractional_anisotropy[derived.valid]):.3f}"
         lines = [repr(self), f"{share}, {anisotropy}"]
         return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.settings.items())])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddf_tomo._checks import check_shape, message, number, of_kind, real_array
 from ddf_tomo.derived import Derived
-from ddf_tomo.operators.rank_two import to_matrix
+from ddf_tomo.operators.rank_two import POSITIONS
 
 SLAB_BYTES = 2**22
 KEPT = tuple(map(np.dtype, ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32")))
@@ -45,21 +45,28 @@ def display_arrays(derived: Derived, coefficients: ArrayLike | None = None) -> d
     arrays |= {"direction": derived.direction, "power": derived.power}
     singles = {name: single(array) for name, array in arrays.items()}
     others = {"valid": derived.valid.astype(np.uint8), "direction_colour": derived.colour()}
-    tensor = to_matrix(single(derived.tensor).astype(np.float64)).astype(np.float32)
+    tensor = single(derived.tensor)[..., POSITIONS].reshape(*derived.mean.shape, 3, 3)
     volume = {}
     if coefficients is not None:
         volume["coefficients"] = single(real_array(coefficients, "coefficients", (*derived.mean.shape, None)))
     return singles | others | {"tensor": tensor} | volume
 
 
-def single(array: NDArray[Any]) -> NDArray[np.float32]:
+def single(array: ArrayLike) -> NDArray[np.float32]:
     """In single precision; what lies beyond its range becomes its largest number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no real numbers.
 
     Examples
     --------
     >>> bool(np.isfinite(single(np.array([1e300]))).all())
     True
     """
+    if type(array) is not np.ndarray or array.dtype not in (np.float32, np.float64):
+        array = real_array(array, "array")
     largest = np.finfo(np.float32).max
     return array if array.dtype == np.float32 else np.clip(array, -largest, largest).astype(np.float32)
 

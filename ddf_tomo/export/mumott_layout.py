@@ -13,7 +13,7 @@ from ddf_tomo._checks import integer, of_kind, real_array
 from ddf_tomo._files import replaced_when_complete, write_header
 from ddf_tomo.derived import derive
 from ddf_tomo.export.arrays import planes
-from ddf_tomo.operators.rank_two import to_matrix
+from ddf_tomo.operators.rank_two import POSITIONS
 
 LAYOUT = "ddf_tomo mumott result 1"
 
@@ -67,7 +67,7 @@ def write_mumott_result(
     arrays = {
         "mean_intensity": derived.mean,
         "fractional_anisotropy": derived.fractional_anisotropy,
-        "second_moment_tensor": to_matrix(derived.tensor).astype(derived.tensor.dtype).reshape(*derived.mean.shape, 9),
+        "second_moment_tensor": derived.tensor[..., POSITIONS],
     }
     for n in range(3):
         vector = derived.eigenvectors[..., n]

@@ -56,8 +56,8 @@ def annotate(
     ...     for name in (*SIGNALS, "direction"):
     ...         file[f"derived/{name}"] = np.ones((2, 3, 4, 3) if name == "direction" else (2, 3, 4))
     ...     annotate(file, {"mean": "1/m"})
-    ...     file[file.attrs["default"]].attrs["default"], list(file["entry"])
-    (b'volume', ['coefficients', 'direction', 'process', 'title', 'volume'])
+    ...     file[file.attrs["default"]].attrs["default"].decode(), list(file["entry"])
+    ('volume', ['coefficients', 'direction', 'process', 'title', 'volume'])
     """
     lacking = {"coefficients", *(f"derived/{name}" for name in (*SIGNALS, "direction"))} - set(_names(file))
     if lacking:

@@ -20,7 +20,7 @@ def example(folder: Path, kind: str) -> Path:
     """A whole file of this kind; made once."""
     path = folder / f"example_{kind}.h5"
     if not path.exists():
-        partial = path.with_suffix(".making")
+        partial = folder / f"making_{kind}.h5"
         MAKERS[kind](partial)
         partial.replace(path)
     return path
