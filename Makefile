@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo benchmark lint format types docstrings figures clean
+.PHONY: help venv test demo benchmark lint format types docstrings docs figures clean
 
 VENV ?= .venv
 # The first interpreter that runs and is new enough.
@@ -35,6 +35,7 @@ $(VENV)/.for-%: $(BIN)/python
 	touch $@
 $(VENV)/.for-tests: EXTRAS := dev,mumott,astra,viz
 $(VENV)/.for-demo: EXTRAS := mumott,viz
+$(VENV)/.for-docs: EXTRAS := docs,mumott,viz
 # The package alone; the runner is no neighbour.
 $(VENV)/.for-nothing: $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e . pytest pytest-xdist hypothesis
@@ -59,6 +60,9 @@ lint: $(VENV)/.for-tests ## look for mistakes: ruff and mypy
 docstrings: $(VENV)/.for-tests ## run the examples in the docstrings
 	$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules ddf_tomo $(PYTEST_OPTIONS)
 
+docs: $(VENV)/.for-docs ## build the manual as a site, docs/_build/html/index.html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 figures: $(VENV)/.for-tests ## draw the figures of the manual again
 	$(BIN)/python docs/figures.py
 
@@ -68,5 +72,5 @@ format: $(VENV)/.for-tests ## format the code
 
 clean: ## remove environments, caches and what tests and demo wrote
 	rm -rf $(VENV) .venv-bare build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov \
-		demo_output docs/_build
+		demo_output docs/_build docs/_generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,254 @@
+"""Pages of the manual that are made of something else, written to ``docs/_generated`` before Sphinx reads.
+
+The API pages come from the package, the gallery from ``notebooks``, and the pages of the repository (architecture,
+contributing, changes, benchmark results) from their files. Markdown in ``docs`` stays readable where it lies: links to
+files outside ``docs`` become links to their pages here, and names such as ``ddf_tomo.Scan`` links to the API.
+"""
+
+from __future__ import annotations
+
+import inspect
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.nodes import make_refnode
+
+from tests.public_names import names_of, public_modules
+
+ROOT = Path(__file__).parents[1]
+DOCS, GENERATED = ROOT / "docs", ROOT / "docs" / "_generated"
+# Files outside docs that are pages of the site, and where they are.
+REPOSITORY_PAGES = {
+    "README.md": "index.md",
+    "ARCHITECTURE.md": "_generated/architecture.md",
+    "CONTRIBUTING.md": "_generated/contributing.md",
+    "CHANGELOG.md": "_generated/changes.md",
+}
+TABLE = re.compile(r"^<!-- names of (ddf_tomo[\w.]*) -->$", re.MULTILINE)
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
+
+
+# -- the API ----------------------------------------------------------------------------------------------------------
+
+
+def api() -> dict[str, str]:
+    """One page for each module that documents something, and one that lists them."""
+    modules = public_modules()
+    shortest: dict[int, str] = {}
+    deepest: dict[int, str] = {}  # where a thing is documented: the last, that is innermost, module that lists it
+    listed = {name: names_of(module, modules) for name, module in modules.items()}
+    for module, things in listed.items():
+        for name, thing in things.items():
+            shortest.setdefault(id(thing), f"{module}.{name}")
+            deepest[id(thing)] = module
+    pages = {}
+    for module, things in listed.items():
+        if not things:
+            continue
+        documented = {shortest[id(t)]: t for t in things.values() if deepest[id(t)] == module}
+        parts = [heading(f"``{module}``", "="), f".. automodule:: {module}\n   :no-members:"]
+        parts += [".. currentmodule:: None"]
+        if len(things) > 1:
+            parts += [summary([shortest[id(thing)] for thing in things.values()])]
+        parts += [directive(name, thing) for name, thing in documented.items()]
+        pages[f"api/{module}.rst"] = "\n\n".join(parts) + "\n"
+    return pages
+
+
+def api_list(pages: dict[str, str]) -> str:
+    """The table of the documented modules, each with the first line of its docstring."""
+    modules = public_modules()
+    names = [Path(page).stem for page in pages]
+    first = {name: re.split(r"[.:;](?:\s|$)", inspect.getdoc(modules[name]) or "")[0] for name in names}
+    rows = "".join(f"| [`{name}`](/_generated/api/{name}.rst) | {text} |\n" for name, text in first.items())
+    return f"| module | |\n|---|---|\n{rows}\n{contents(f'_generated/{page}' for page in pages)}"
+
+
+def heading(text: str, line: str) -> str:
+    return f"{text}\n{line * len(text)}"
+
+
+def summary(names: list[str]) -> str:
+    return ".. autosummary::\n   :nosignatures:\n\n" + "\n".join(f"   ~{name}" for name in names)
+
+
+def directive(name: str, thing: Any) -> str:
+    """What documents one thing; a class with its members, those of its own parents too."""
+    if not inspect.isclass(thing):
+        return f".. autofunction:: {name}"
+    parents = [c for c in thing.__mro__[1:] if c.__module__.startswith("ddf_tomo")]
+    foreign = next((c.__name__ for c in thing.__mro__[1:] if not c.__module__.startswith("ddf_tomo")), "object")
+    members = "" if issubclass(thing, Exception) else "\n   :members:"
+    inherited = f"\n   :inherited-members: {foreign}" if parents and members else ""
+    return f".. autoclass:: {name}{members}{inherited}"
+
+
+# -- what lies elsewhere in the repository ----------------------------------------------------------------------------
+
+
+def repository_pages() -> dict[str, str]:
+    """Markdown files outside ``docs``."""
+    return {
+        Path(page).name: with_links((ROOT / file).read_text(), ROOT)
+        for file, page in REPOSITORY_PAGES.items()
+        if page.startswith("_generated") and (ROOT / file).exists()
+    }
+
+
+def benchmark_results() -> dict[str, str]:
+    """The reports in ``benchmarks/results``, the latest first."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.md"), reverse=True)
+    return {f"benchmarks/{file.name}": with_links(file.read_text(), file.parent) for file in files}
+
+
+def notebooks() -> dict[str, str]:
+    """The tutorials, which are Python scripts with cells of text and code; not executed here, CI does that."""
+    pages = {}
+    for script in sorted((ROOT / "notebooks").glob("*.py")):
+        text = "\n\n".join(page_of_cells(script.read_text()))
+        hint = f"*This page is the script `notebooks/{script.name}`; `jupytext --to ipynb` makes a notebook of it.*"
+        head, _, rest = text.partition("\n")
+        if not head.startswith("# "):
+            head, rest = f"# {script.stem.replace('_', ' ')}", text
+        pages[f"notebooks/{script.stem}.md"] = with_links(f"{head}\n\n{hint}\n{rest}\n", script.parent)
+    return pages
+
+
+def page_of_cells(script: str) -> Iterator[str]:
+    """Markdown of a script in jupytext's percent format."""
+    for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
+        first, _, body = cell.partition("\n")
+        if "[markdown]" in first or "[md]" in first:
+            body = re.sub(r'\A\s*r?"""\n?|"""\s*\Z', "", body) if body.lstrip().startswith(('"""', 'r"""')) else body
+            yield re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip()
+        elif body.strip():
+            yield f"```python\n{body.strip()}\n```"
+
+
+def contents(pages: Iterable[str], caption: str = "") -> str:
+    """What Sphinx needs to know which pages belong to a page; nothing of it is seen there."""
+    options = ":hidden:\n" + (f":caption: {caption}\n" if caption else "")
+    return f"```{{toctree}}\n{options}\n" + "\n".join(f"/{page}" for page in pages) + "\n```\n"
+
+
+def page_list(pages: dict[str, str]) -> str:
+    """Links to some of the generated pages, by their titles."""
+    if not pages:
+        return "There are none yet."
+    titles = "\n".join(f"- [{text.partition(chr(10))[0].lstrip('# ')}](/_generated/{p})" for p, text in pages.items())
+    return f"{titles}\n\n{contents(f'_generated/{page}' for page in pages)}"
+
+
+def navigation(text: str) -> str:
+    """The sections of the front page, as those of the site: every page that a list there begins with."""
+    sections = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", with_links(text, DOCS), re.MULTILINE)
+    linked = {title: re.findall(r"^- \[[^\]]+\]\(/([^)]+)\)", body, re.MULTILINE) for title, body in sections}
+    return "\n".join(contents(pages, title) for title, pages in linked.items() if pages)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def with_links(text: str, folder: Path) -> str:
+    """Links relative to a folder of the repository as links of the site; words alone, where there is no page."""
+
+    def replaced(link: re.Match[str]) -> str:
+        picture, words, target, part = link.groups()
+        place = posixpath.relpath((folder / target).resolve(), ROOT)
+        if place in REPOSITORY_PAGES:
+            place = "docs/" + REPOSITORY_PAGES[place]
+        elif re.fullmatch(r"benchmarks/results/.*\.md", place):
+            place = f"docs/_generated/benchmarks/{posixpath.basename(place)}"
+        elif re.fullmatch(r"notebooks/.*\.(py|ipynb)", place):
+            place = f"docs/_generated/notebooks/{posixpath.basename(place).rpartition('.')[0]}.md"
+        if not place.startswith("docs/") or not posixpath.splitext(place)[1] or place.endswith(".py"):
+            return words
+        return f"{picture}[{words}](/{place.removeprefix('docs/')}{part or ''})"
+
+    return LINK.sub(replaced, text)
+
+
+def with_tables(text: str) -> str:
+    """Tables of a module's public names in the place of a comment that asks for one."""
+    modules = public_modules()
+
+    def table(wanted: re.Match[str]) -> str:
+        name = wanted[1]
+        rows = [f"{name}.{thing}" for thing in names_of(modules[name], modules)]
+        return "```{eval-rst}\n" + summary(rows) + "\n```"
+
+    return TABLE.sub(table, text)
+
+
+LISTS: dict[str, str] = {}  # what stands for a comment such as <!-- gallery -->
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write all pages, touching only those that changed, and remove those that nothing makes any more."""
+    parts = {"api": api(), "gallery": notebooks(), "results": benchmark_results(), "": repository_pages()}
+    LISTS.update(api=api_list(parts["api"]), gallery=page_list(parts["gallery"]), results=page_list(parts["results"]))
+    pages = {path: text for part in parts.values() for path, text in part.items()}
+    for path, text in pages.items():
+        file = GENERATED / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+    for file in GENERATED.rglob("*.*"):
+        if file.is_file() and file.relative_to(GENERATED).as_posix() not in pages:
+            file.unlink()
+
+
+def read_source(app: Sphinx, page: str, source: list[str]) -> None:
+    """A page of ``docs`` as the site wants it."""
+    if page.startswith("_generated/"):
+        return
+    text = with_tables(with_links(source[0], (DOCS / page).parent))
+    for name, made in LISTS.items():
+        text = text.replace(f"<!-- {name} -->", made)
+    source[0] = f"{text}\n{navigation(source[0])}" if page == "index" else text
+
+
+class NamesToLinks(SphinxPostTransform):
+    """Names of the package that are no links yet, such as `ddf_tomo.scan.Scan` or `Scan.read(...)` in Markdown."""
+
+    default_priority = 15  # after Sphinx has resolved what it can
+
+    def run(self, **_: Any) -> None:
+        domain, page = self.env.domains["py"], self.env.docname
+        rooms = ["", "ddf_tomo."]
+        if page.startswith("_generated/api/"):
+            rooms.append(posixpath.basename(page) + ".")
+        for literal in list(self.document.findall(nodes.literal)):
+            name = literal.astext().partition("(")[0]
+            if isinstance(literal.parent, nodes.reference) or not re.fullmatch(r"[\w.]+", name):
+                continue
+            known = [found for room in rooms for found in domain.find_obj(self.env, "", "", room + name, None, 0)]
+            if known and known[0][1].objtype != "module":
+                full, place = known[0]
+                link = (self.app.builder, page, place.docname, place.node_id, literal.deepcopy(), full)
+                literal.replace_self(make_refnode(*link))
+
+
+def short_types(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, result: str) -> Any:
+    """Types of arrays as they are written, not as numpy spells them out."""
+
+    def shortened(text: str | None) -> str | None:
+        return text and re.sub(
+            r"~?(?:numpy\.)?ndarray\[tuple\[[^\]]*\], ~?(?:numpy\.)?dtype\[([^\]]*)\]\]", r"NDArray[\1]", text
+        )
+
+    return shortened(signature), shortened(result)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", write_pages)
+    app.connect("source-read", read_source)
+    app.connect("autodoc-process-signature", short_types)
+    app.add_post_transform(NamesToLinks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
