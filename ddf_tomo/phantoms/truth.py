@@ -34,6 +34,9 @@ class Truth(_Parts):
         Defined everywhere, also where there is no sample or no fibre in it.
     mask
         Where the mean exceeds 10 % of its largest value; shape ``(x, y, z)``.
+    exact
+        Coefficients of the function as it is defined, of any order that it needs, shape ``(x, y, z, coefficient)``,
+        float32; those above by default.
     second_directions
         Fibre directions of the weaker family, ``(x, y, z, 3)``; None where there is only one.
 
@@ -63,7 +66,7 @@ class Truth(_Parts):
 
     @property
     def exact(self) -> NDArray[np.float32]:
-        """Coefficients of the function as it is defined, of any order that it needs; ``(x, y, z, coefficient)``."""
+        """Coefficients of the function as it is defined, whatever order was asked for; ``(x, y, z, coefficient)``."""
         return self.coefficients if self._exact is None else self._exact
 
     def derived(self) -> Derived:
@@ -96,7 +99,7 @@ def zonal(directions: NDArray[np.float64], legendre: ArrayLike) -> NDArray[np.fl
     directions
         Unit vectors ``n``, shape ``(..., 3)``.
     legendre
-        Legendre coefficients for l = 0, 2, 4, ….
+        Legendre coefficients for l = 0, 2, 4, …, shape ``(ell_max/2 + 1,)``.
 
     Returns
     -------
