@@ -62,7 +62,7 @@ class Derived:
         Root mean square over the sphere of each order's part of f, ℓ = 0, 2, …; ``(x, y, z, ℓ_max/2 + 1)``.
     valid
         Where the mean exceeds a tenth (or the threshold asked for) of its maximum; elsewhere directions and anisotropy
-        describe noise.
+        describe noise; ``(x, y, z)``.
     unit
         Of the coefficients.
     """
@@ -263,6 +263,13 @@ def _derive_slab(values: NDArray[np.float64], of_harmonics: bool) -> dict[str, N
 def slabs(shape: Any, voxels: int = SLAB_VOXELS) -> Iterator[slice]:
     """Slices of the first axis that hold about so many voxels each.
 
+    Parameters
+    ----------
+    shape
+        Of a volume, ``(x, y, z)`` first.
+    voxels
+        In a slice.
+
     Examples
     --------
     >>> list(slabs((5, 10, 10), voxels=200))
@@ -288,7 +295,17 @@ def _over(values: NDArray[np.float64], divisor: NDArray[np.float64]) -> NDArray[
 
 
 def angle_between(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Angle in radians between axes (opposite directions are the same), shapes ``(..., 3)``; 0 … π/2.
+    """Angle in radians between axes (opposite directions are the same); 0 … π/2, shape ``(...)``.
+
+    Parameters
+    ----------
+    first, second : (..., 3)
+        Vectors of any length; their leading axes broadcast.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no vectors.
 
     Examples
     --------

@@ -193,6 +193,11 @@ class Reconstruction:
     def load(cls, path: str | os.PathLike[str]) -> Reconstruction:
         """Read what `save` wrote as HDF5; of an ``.xdmf``, the ``.h5`` beside it.
 
+        Parameters
+        ----------
+        path
+            Of the file.
+
         Raises
         ------
         FileFormatError

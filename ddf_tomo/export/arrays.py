@@ -55,6 +55,11 @@ def display_arrays(derived: Derived, coefficients: ArrayLike | None = None) -> d
 def single(array: ArrayLike) -> NDArray[np.float32]:
     """In single precision; what lies beyond its range becomes its largest number.
 
+    Parameters
+    ----------
+    array
+        Real numbers of any shape.
+
     Raises
     ------
     TypeError, ValueError

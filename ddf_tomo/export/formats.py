@@ -14,6 +14,13 @@ FORMATS = MappingProxyType({"hdf5": (".h5", ".hdf5", ".nxs"), "vti": (".vti",), 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
     """The format that was asked for, or the one that the suffix of the file says.
 
+    Parameters
+    ----------
+    path
+        Of the file.
+    format : optional
+        One of `FORMATS`.
+
     Raises
     ------
     ValueError

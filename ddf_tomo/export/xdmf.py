@@ -84,6 +84,11 @@ def write_xdmf(
 def is_our_xdmf(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file of this name, and `write_xdmf` wrote it.
 
+    Parameters
+    ----------
+    path
+        Of an ``.xdmf``.
+
     Examples
     --------
     >>> is_our_xdmf("nowhere.xdmf")
