@@ -351,9 +351,9 @@ def merged(first: Shape, second: Shape) -> Shape:
 
 
 def filled(shape: Shape, own: Shape, other: Shape) -> Shape:
-    """``shape`` with its free length fixed, where ``other`` fixes the one that ``own`` has free."""
-    fixed = next((b for a, b in zip(own, other, strict=True) if a is None), None)
-    return tuple(fixed if n is None else n for n in shape)
+    """``shape`` with its free lengths fixed in turn, where ``other`` fixes those that ``own`` has free."""
+    fixed = iter([b for a, b in zip(own, other, strict=True) if a is None])
+    return tuple(next(fixed, None) if n is None else n for n in shape)
 
 
 def broadcasts(found: Sequence[int], expected: Shape) -> bool:
