@@ -78,10 +78,10 @@ def test_mean_and_anisotropy(result):
     assert overlap > 0.75
 
 
-def test_smoothness_pays(scan, result):
-    rough = reconstruct(scan, smoothness=0, iterations=40, progress=False)
+def test_a_prior_pays(scan, result):
+    rough = reconstruct(scan, prior=None, iterations=40, progress=False)
     assert np.median(direction_errors(rough)) > 1.3 * np.median(direction_errors(result))
-    assert rough.settings["smoothness"] == 0
+    assert rough.settings["weight"] == 0
 
 
 def test_residuals_fall_to_the_noise(scan, result):
@@ -96,7 +96,7 @@ def test_residuals_fall_to_the_noise(scan, result):
 
 def test_it_stops_at_the_noise_level(scan):
     level = 1.3 * np.sqrt(scan.data.size)
-    found = reconstruct(scan, smoothness=0, noise_level=level, iterations=50, progress=False)
+    found = reconstruct(scan, prior=None, noise_level=level, iterations=50, progress=False)
     assert found.settings["stopped_by"] == "noise level"
     assert found.residuals[-1] <= level < found.residuals[-2]
 
@@ -107,7 +107,7 @@ def test_units_do_not_matter(small, factor):
         small, data=(factor * small.data).astype(np.float32), weights=small.weights / np.float32(factor**2)
     )
     first, second = (reconstruct(s, ell_max=2, progress=False) for s in (small, scaled))
-    assert first.settings["smoothness"] == second.settings["smoothness"]
+    assert second.settings["weight"] == pytest.approx(first.settings["weight"], rel=1e-4)
     np.testing.assert_allclose(second.coefficients / factor, first.coefficients, atol=1e-3)
     np.testing.assert_allclose(np.array(second.residuals), first.residuals, rtol=1e-3)
     assert second.settings["residual_share"] == pytest.approx(first.settings["residual_share"], rel=1e-3)
@@ -115,7 +115,9 @@ def test_units_do_not_matter(small, factor):
 
 def test_a_larger_weight_scale_changes_residuals_only(small):
     heavier = dataclasses.replace(small, weights=9 * small.weights)
-    first, second = (reconstruct(s, ell_max=2, smoothness=0.01, progress=False) for s in (small, heavier))
+    first, second = (
+        reconstruct(s, ell_max=2, prior="smoothness", weight=0.01, progress=False) for s in (small, heavier)
+    )
     np.testing.assert_allclose(second.coefficients, first.coefficients, atol=1e-4)
     np.testing.assert_allclose(second.residuals, 3 * np.array(first.residuals), rtol=1e-3)
 
@@ -134,13 +136,13 @@ def test_masked_data_do_not_matter(small):
 
 def test_no_weights(small):
     plain = dataclasses.replace(small, weights=None)
-    first, second = (reconstruct(s, ell_max=2, smoothness=0.01, progress=False) for s in (small, plain))
+    first, second = (reconstruct(s, ell_max=2, prior="smoothness", weight=0.01, progress=False) for s in (small, plain))
     np.testing.assert_allclose(first.coefficients, second.coefficients, atol=1e-4)
 
 
 def test_torch_and_double_precision(small):
     theirs = Scan(torch.from_numpy(small.data).double().requires_grad_(), small.geometry, small.response)
-    options = {"ell_max": 2, "smoothness": 0.01, "iterations": 8, "progress": False}
+    options = {"ell_max": 2, "prior": "smoothness", "weight": 0.01, "iterations": 8, "progress": False}
     found = reconstruct(theirs, **options)
     assert found.coefficients.dtype == np.float64
     expected = reconstruct(dataclasses.replace(small, weights=None), **options)
@@ -152,7 +154,7 @@ def test_torch_and_double_precision(small):
 
 def test_more_than_the_acquisition_tells_is_warned_of(small):
     with pytest.warns(UserWarning, match="6"):
-        found = reconstruct(small, ell_max=6, smoothness=0.1, iterations=2, progress=False)
+        found = reconstruct(small, ell_max=6, prior="smoothness", weight=0.1, iterations=2, progress=False)
     assert found.coefficients.shape[-1] == 28
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -183,11 +185,11 @@ def test_scalar_case():
 def test_a_tensor_from_mapped_second_moments(scan, result):
     """Second moments of orders up to 2 are rank-2 data after a 3 × 3 map: the same directions come out."""
     mapped = Scan(rank_two_from_second_moment(scan.data), scan.geometry, RankTwoResponse())
-    tensor = reconstruct(mapped, smoothness=result.settings["smoothness"], progress=False)
+    tensor = reconstruct(mapped, weight=result.settings["weight"], progress=False)
     assert tensor.coefficients.shape == (*SHAPE, 6)
     assert tensor.ell_max == 2
     assert np.median(direction_errors(tensor)) < 8
-    assert reconstruct(mapped, ell_max=2, smoothness=0.1, iterations=1).ell_max == 2
+    assert reconstruct(mapped, ell_max=2, prior="smoothness", weight=0.1, iterations=1).ell_max == 2
     with pytest.raises(ValueError, match=r"^ell_max: expected 2 or 'auto' for a rank-2 tensor, got 4"):
         reconstruct(mapped, ell_max=4)
 
@@ -200,7 +202,7 @@ def test_one_axis_warns_of_what_it_cannot_tell(scan):
     with pytest.warns(UserWarning, match="20 views alone do not determine directions everywhere; ell_max=2"):
         assert reconstruct(flat, iterations=1, progress=False).ell_max == 2
     with pytest.warns(UserWarning, match="ell_max=0 was chosen: more views or tilts are needed"):
-        assert reconstruct(flat, iterations=1, smoothness=0, progress=False).ell_max == 0
+        assert reconstruct(flat, iterations=1, prior=None, progress=False).ell_max == 0
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -209,15 +211,23 @@ def test_one_axis_warns_of_what_it_cannot_tell(scan):
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"scan": np.ones(3)}, TypeError, "^scan: expected a ddf_tomo.Scan, got ndarray"),
+        ({"scan": np.ones(3)}, TypeError, "^scan: expected a ddf_tomo.Scan or several of them, got ndarray"),
         ({"method": "magic"}, ValueError, "^method: expected one of"),
         ({"ell_max": 3}, ValueError, "^ell_max: expected an even order"),
         ({"ell_max": "most"}, ValueError, "^ell_max: expected one of 'auto'"),
         ({"ell_max": None}, TypeError, "^ell_max"),
         ({"ell_max": 100}, ValueError, "^ell_max"),
-        ({"smoothness": "very"}, ValueError, "^smoothness: expected one of 'auto'"),
-        ({"smoothness": -1}, ValueError, "^smoothness: expected a finite number"),
-        ({"smoothness": np.array([1.0, 2.0])}, (TypeError, ValueError), "^smoothness: expected a finite number"),
+        ({"weight": "very"}, ValueError, "^weight: expected one of 'auto'"),
+        ({"weight": -1}, ValueError, "^weight: expected a finite number"),
+        ({"weight": np.array([1.0, 2.0])}, (TypeError, ValueError), "^weight: expected a finite number"),
+        ({"prior": "wisdom"}, ValueError, "^prior: expected one of"),
+        ({"prior": 3}, TypeError, "^prior: expected"),
+        ({"method": "sirt", "prior": "tv"}, ValueError, "^prior: expected None, as method 'sirt' takes none"),
+        ({"positive": 1}, TypeError, "^positive: expected"),
+        ({"positive": True}, ValueError, "^positive: expected False, as method 'cg'"),
+        ({"checkpoint": "/nowhere/at/all"}, ValueError, "^checkpoint: expected a folder"),
+        ({"scan": []}, ValueError, "^scan: expected"),
+        ({"scan": ["scan.h5"]}, TypeError, "^scan"),
         ({"iterations": 0}, ValueError, "^iterations: expected an integer"),
         ({"noise_level": -1}, ValueError, "^noise_level: expected a finite number"),
         ({"noise_level": "low"}, TypeError, "^noise_level: expected a finite number"),
@@ -329,7 +339,7 @@ def test_provenance(result):
     assert result.provenance["title"] == "helix"
     assert {"ddf_tomo", "torch", "created"} <= set(result.provenance)
     assert result.settings["method"] == "cg"
-    assert result.settings["smoothness"] > 0
+    assert result.settings["weight"] > 0
     assert 0 < result.settings["residual_share"] < 0.2
     assert result.settings["iterations"] == len(result.residuals) - 1
     assert json.loads(json.dumps(dict(result.provenance))) == dict(result.provenance)
@@ -412,7 +422,7 @@ Reconstruction(np.ones((4, 4, 4, 1)), 0, geometry, IsotropicResponse()).save(sys
 @pytest.fixture(scope="module")
 def saved(small, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "volume.h5"
-    reconstruct(small, ell_max=2, smoothness=0.01, iterations=1, progress=False).save(path)
+    reconstruct(small, ell_max=2, prior="smoothness", weight=0.01, iterations=1, progress=False).save(path)
     return path
 
 

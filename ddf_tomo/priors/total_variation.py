@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 
-from ddf_tomo._checks import message, number, real_array
+from ddf_tomo._checks import flag, message, number, real_array
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.spherical_harmonics import orders
+from ddf_tomo.priors.channel_matrix import ChannelMatrix
 from ddf_tomo.priors.differences import Differences
 from ddf_tomo.priors.functional import Functional
+from ddf_tomo.priors.positive_definite import OFF_DIAGONAL
 
 
 class TotalVariation(Functional):
@@ -28,6 +30,9 @@ class TotalVariation(Functional):
         Voxels along ``(x, y, z)``.
     order_weights
         Weight of the orders ℓ = 0, 2, 4, … in the norm; by default 1 for each.
+    tensor
+        Whether the coefficients are those of a symmetric tensor (xx, xy, xz, yy, yz, zz). Then the norm is that of the
+        matrix, in which the mixed ones stand twice.
     smoothing
         Rounds the norm to ``√(|D c|² + smoothing²) - smoothing``, in units of the coefficients, for methods that need
         gradients; 0 for none. The proximal map is that of the unrounded norm.
@@ -42,10 +47,24 @@ class TotalVariation(Functional):
     """
 
     def __init__(
-        self, volume_shape: Sequence[int], *, order_weights: Sequence[float] | None = None, smoothing: float = 0.0
+        self,
+        volume_shape: Sequence[int],
+        *,
+        order_weights: Sequence[float] | None = None,
+        tensor: bool = False,
+        smoothing: float = 0.0,
     ) -> None:
-        differences = Differences(volume_shape)
-        self.operator = differences if order_weights is None else OrderWeights(order_weights, volume_shape, differences)
+        self.operator: LinearOperator = Differences(volume_shape)
+        if order_weights is not None:
+            weights = real_array(order_weights, "order_weights", (None,))
+            if not len(weights) or (weights < 0).any():
+                raise ValueError(message("order_weights", "at least one number, none negative", weights.tolist()))
+            ell, _ = orders(2 * len(weights) - 2)
+            self.operator = self.operator @ ChannelMatrix(np.diag(weights[ell // 2] ** 0.5))
+        if flag(tensor, "tensor"):
+            if order_weights is not None:
+                raise ValueError(message("order_weights", "None for tensors, which have no orders", order_weights))
+            self.operator = self.operator @ ChannelMatrix(np.diag(OFF_DIAGONAL))
         self.smoothing = number(smoothing, "smoothing", low=0.0)
 
     @property
@@ -67,45 +86,3 @@ class TotalVariation(Functional):
 def magnitude(z: torch.Tensor) -> torch.Tensor:
     """Norm of ``(3, x, y, z, coefficient)`` over differences and coefficients, with length 1 in their place."""
     return torch.linalg.vector_norm(z, dim=(-5, -1), keepdim=True)
-
-
-class OrderWeights(LinearOperator):
-    """``L`` after the coefficients of order ℓ were multiplied by the square root of that order's weight.
-
-    Parameters
-    ----------
-    order_weights
-        Of the orders ℓ = 0, 2, 4, …; not negative.
-    volume_shape
-        Voxels along ``(x, y, z)``.
-    operator
-        ``L``, on ``(x, y, z, coefficient)``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> D = OrderWeights([1.0, 4.0], (2, 1, 1), Differences((2, 1, 1)))
-    >>> D(torch.ones(6).mul(torch.tensor([[0.0], [1.0]])).reshape(2, 1, 1, 6))[0, 0].flatten()
-    tensor([1., 2., 2., 2., 2., 2.])
-    """
-
-    def __init__(self, order_weights: Any, volume_shape: Sequence[int], operator: LinearOperator) -> None:
-        factors = real_array(order_weights, "order_weights", (None,))
-        if (factors < 0).any() or not len(factors):
-            raise ValueError("order_weights: expected at least one number ≥ 0, got " + repr(factors.tolist()))
-        ell, _ = orders(2 * len(factors) - 2)
-        self.factors = torch.from_numpy(factors[ell // 2] ** 0.5)
-        self.operator = operator
-        count = len(self.factors)
-        self.domain_shape = (*operator.domain_shape[:-1], count)
-        self.range_shape = (*operator.range_shape[:-1], count)
-
-    def norm(self, iterations: int = 20, seed: int = 0) -> float:
-        """At most this, and this where the operator treats all coefficients alike."""
-        return self.operator.norm(iterations, seed) * float(self.factors.max())
-
-    def _apply(self, x: torch.Tensor) -> torch.Tensor:
-        return self.operator._apply(x * self.factors.to(x))
-
-    def _apply_adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        return self.operator._apply_adjoint(y) * self.factors.to(y)
