@@ -1,7 +1,7 @@
 """How Sphinx builds the manual: ``make docs``, or ``python -m sphinx -b html -W --keep-going docs docs/_build/html``.
 
-Only Sphinx's own extensions, MyST for Markdown, and `pages` beside this file, which writes the pages that are made of
-something else. Formulas are plain text, so that the site needs neither a network nor a script to be read.
+Only Sphinx's own extensions, MyST for Markdown, and `hooks` beside this file. Formulas are plain text, so that the site
+needs neither a network nor a script to be read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ author = "the ddf_tomo developers"
 copyright = "the ddf_tomo developers, MIT licence"
 version = release = ddf_tomo.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "myst_parser", "pages"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "myst_parser", "hooks"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"  # a name in single backticks is a link where there is such a name
 nitpicky = False

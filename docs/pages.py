@@ -14,11 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx.util.nodes import make_refnode
-
 from tests.public_names import names_of, public_modules
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +26,8 @@ REPOSITORY_PAGES = {
     "CHANGELOG.md": "_generated/changes.md",
 }
 TABLE = re.compile(r"^<!-- names of (ddf_tomo[\w.]*) -->$", re.MULTILINE)
-LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
+CODE = r"^```.*?^```|`[^`\n]+`"
+LINK = re.compile(rf"({CODE})|(!?)\[([^\[\]]*)\]\(([^()\s#:]+)(#[^()\s]*)?\)", re.DOTALL | re.MULTILINE)
 
 
 # -- the API ----------------------------------------------------------------------------------------------------------
@@ -159,7 +155,9 @@ def with_links(text: str, folder: Path) -> str:
     """Links relative to a folder of the repository as links of the site; words alone, where there is no page."""
 
     def replaced(link: re.Match[str]) -> str:
-        picture, words, target, part = link.groups()
+        code, picture, words, target, part = link.groups()
+        if code:
+            return code
         place = posixpath.relpath((folder / target).resolve(), ROOT)
         if place in REPOSITORY_PAGES:
             place = "docs/" + REPOSITORY_PAGES[place]
@@ -189,7 +187,7 @@ def with_tables(text: str) -> str:
 LISTS: dict[str, str] = {}  # what stands for a comment such as <!-- gallery -->
 
 
-def write_pages(app: Sphinx) -> None:
+def write_pages(*_: Any) -> None:
     """Write all pages, touching only those that changed, and remove those that nothing makes any more."""
     parts = {"api": api(), "gallery": notebooks(), "results": benchmark_results(), "": repository_pages()}
     LISTS.update(api=api_list(parts["api"]), gallery=page_list(parts["gallery"]), results=page_list(parts["results"]))
@@ -204,51 +202,9 @@ def write_pages(app: Sphinx) -> None:
             file.unlink()
 
 
-def read_source(app: Sphinx, page: str, source: list[str]) -> None:
-    """A page of ``docs`` as the site wants it."""
-    if page.startswith("_generated/"):
-        return
-    text = with_tables(with_links(source[0], (DOCS / page).parent))
-    for name, made in LISTS.items():
-        text = text.replace(f"<!-- {name} -->", made)
-    source[0] = f"{text}\n{navigation(source[0])}" if page == "index" else text
-
-
-class NamesToLinks(SphinxPostTransform):
-    """Names of the package that are no links yet, such as `ddf_tomo.scan.Scan` or `Scan.read(...)` in Markdown."""
-
-    default_priority = 15  # after Sphinx has resolved what it can
-
-    def run(self, **_: Any) -> None:
-        domain, page = self.env.domains["py"], self.env.docname
-        rooms = ["", "ddf_tomo."]
-        if page.startswith("_generated/api/"):
-            rooms.append(posixpath.basename(page) + ".")
-        for literal in list(self.document.findall(nodes.literal)):
-            name = literal.astext().partition("(")[0]
-            if isinstance(literal.parent, nodes.reference) or not re.fullmatch(r"[\w.]+", name):
-                continue
-            known = [found for room in rooms for found in domain.find_obj(self.env, "", "", room + name, None, 0)]
-            if known and known[0][1].objtype != "module":
-                full, place = known[0]
-                link = (self.app.builder, page, place.docname, place.node_id, literal.deepcopy(), full)
-                literal.replace_self(make_refnode(*link))
-
-
-def short_types(app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, result: str) -> Any:
-    """Types of arrays as they are written, not as numpy spells them out."""
-
-    def shortened(text: str | None) -> str | None:
-        return text and re.sub(
-            r"~?(?:numpy\.)?ndarray\[tuple\[[^\]]*\], ~?(?:numpy\.)?dtype\[([^\]]*)\]\]", r"NDArray[\1]", text
-        )
-
-    return shortened(signature), shortened(result)
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("builder-inited", write_pages)
-    app.connect("source-read", read_source)
-    app.connect("autodoc-process-signature", short_types)
-    app.add_post_transform(NamesToLinks)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def of_the_site(text: str, page: str) -> str:
+    """The text of a page of ``docs`` as the site wants it: with its links, tables and lists."""
+    made = with_tables(with_links(text, (DOCS / page).parent))
+    for name, items in LISTS.items():
+        made = made.replace(f"<!-- {name} -->", items)
+    return f"{made}\n{navigation(text)}" if page == "index" else made

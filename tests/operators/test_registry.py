@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.autograd.gradcheck import gradcheck, gradgradcheck
 
-from ddf_tomo import LinearOperator, check_adjoint, check_linear
+from ddf_tomo import LinearOperator, _response_text, check_adjoint, check_linear
 from ddf_tomo.operators import base, responses
 from tests.operators.registry import OPERATORS, RESPONSES, WITHOUT_VIEWS, Matrix
 
@@ -41,6 +41,7 @@ def test_no_response_is_missing():
     classes = {c for _, c in inspect.getmembers(responses, inspect.isclass) if issubclass(c, responses.AngularResponse)}
     concrete = {c for c in classes if not inspect.isabstract(c) and not c.__name__.startswith("_")}
     assert concrete == {type(response) for response, _ in RESPONSES.values()}
+    assert {c.__name__ for c in concrete} == set(_response_text.RESPONSES)  # a scan's file can hold it
 
 
 def test_no_combination_is_missing():
