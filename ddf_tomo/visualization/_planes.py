@@ -82,13 +82,16 @@ class Plane:
         return np.swapaxes(np.take(volume, self.index, axis=self.fixed), 0, 1)
 
 
+def edge_of_a_voxel(voxel_size_m: Any) -> float | None:
+    """The checked edge of a voxel in metres, where one is known."""
+    return None if voxel_size_m is None else number(voxel_size_m, "voxel_size_m", low=0, high=1, low_open=True)
+
+
 def planes(shape: Sequence[int], at: Sequence[int] | None, voxel_size_m: float | None) -> list[Plane]:
     """The slices normal to z, y and x worth a look: through ``at`` (x, y, z), or the middle; none of lines only."""
     sizes = (int(shape[0]), int(shape[1]), int(shape[2]))
     if not all(sizes):
         raise ValueError(message("volumes", "at least one voxel", sizes))
-    if voxel_size_m is not None:
-        voxel_size_m = number(voxel_size_m, "voxel_size_m", low=0, high=1, low_open=True)
     if at is None:
         where = [n // 2 for n in sizes]
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddf_tomo._checks import check_broadcast, check_shape, choice, real_array
+from ddf_tomo._checks import check_broadcast, check_shape, choice, integer, real_array
 from ddf_tomo._pictures import axis_colour
 from ddf_tomo.visualization.style import LABEL, TICK
 
@@ -97,11 +97,12 @@ def slice_colour(
     >>> slice_colour([0.0, 1.0, 0.0], 1.0, 0, 1).tolist()
     [0.0, 1.0, 0.0]
     """
+    first, second = integer(across, "across", high=2), integer(up, "up", high=2)
     if choice(code, "code", CODES) == "axes":
         return axis_colour(directions, strength)
     vectors, value = real_array(directions, "directions"), real_array(strength, "strength")
     check_shape(vectors.shape, "directions", (*value.shape, 3))
-    a, b = vectors[..., across], vectors[..., up]
+    a, b = vectors[..., first], vectors[..., second]
     return cyclic_colour(np.arctan2(b, a), value.clip(0, 1) * (a**2 + b**2).clip(0, 1))
 
 
@@ -120,6 +121,7 @@ def ball(across: ArrayLike, up: ArrayLike, size: int = 160) -> NDArray[np.float6
     [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]
     """
     right, high = real_array(across, "across", (3,)), real_array(up, "up", (3,))
+    size = integer(size, "size", low=2, high=4096)
     b, a = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     square = a**2 + b**2
     towards = np.sqrt(np.maximum(1 - square, 0))

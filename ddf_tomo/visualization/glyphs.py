@@ -14,7 +14,7 @@ from ddf_tomo.derived import derive
 from ddf_tomo.operators.rank_two import coefficients_from_tensor, second_moment_tensor
 from ddf_tomo.operators.spherical_harmonics import order_of
 from ddf_tomo.reconstruction import Reconstruction
-from ddf_tomo.visualization._planes import NAMES, Plane
+from ddf_tomo.visualization._planes import NAMES, Plane, edge_of_a_voxel
 from ddf_tomo.visualization._surfaces import ellipsoids, odf_surfaces, shaded, sphere_mesh
 from ddf_tomo.visualization.colours import axis_colour, draw_ball
 from ddf_tomo.visualization.style import (
@@ -108,7 +108,11 @@ def show_glyphs(
     plane = Plane(
         fixed, shape[fixed] // 2 if index is None else integer(index, "index", high=shape[fixed] - 1), shape, size
     )
-    step = max(1, -(-max(plane.sides) // ACROSS)) if every is None else integer(every, "every", low=1)
+    step = (
+        max(1, -(-max(plane.sides) // ACROSS))
+        if every is None
+        else integer(every, "every", low=1, high=max(plane.sides))
+    )
     right, high = (np.arange(min((step - 1) // 2, n // 2), n, step) for n in plane.sides)
     if len(right) * len(high) > MOST_GLYPHS:
         raise ValueError(
@@ -126,7 +130,7 @@ def show_glyphs(
     places = figure.add_gridspec(1, 2, width_ratios=[width, 1.1])
     axes = figure.add_subplot(places[0, 0] if colour != "value" else places[0, :])
     dress(axes, f"{TITLES[kind]}, {plane.title()}", *plane.labels())
-    axes.locator_params(nbins=6)
+    axes.locator_params(nbins=6, integer=plane.voxel_size_m is None)
     # The mean behind the glyphs is dark enough for every colour to stand out.
     ground = {"vmin": 0.0, "vmax": 2.5 * largest if largest > 0 else 1.0, "cmap": "gray"}
     axes.imshow(cut[..., 0], origin="lower", extent=plane.extent, interpolation="nearest", **ground)
@@ -146,8 +150,7 @@ def show_glyphs(
 
 def _coefficients(volume: Any, voxel_size_m: float | None) -> tuple[NDArray[np.float64], float | None, str]:
     """Harmonic coefficients of a volume, the edge of its voxels, and the unit of its data."""
-    if voxel_size_m is not None:
-        voxel_size_m = number(voxel_size_m, "voxel_size_m", low=0, high=1, low_open=True)
+    voxel_size_m = edge_of_a_voxel(voxel_size_m)
     if isinstance(volume, Reconstruction):
         values = np.asarray(volume.coefficients, np.float64)
         if not getattr(volume.response, "of_harmonics", True):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import check_shape, choice, message, real_array
+from ddf_tomo._checks import check_shape, choice, message, of_kind, real_array, sequence_of
 from ddf_tomo.derived import Derived
 from ddf_tomo.reconstruction import Reconstruction
-from ddf_tomo.visualization._planes import Plane, panel_sizes, planes
+from ddf_tomo.visualization._planes import Plane, edge_of_a_voxel, panel_sizes, planes
 from ddf_tomo.visualization.colours import CODES, draw_ball, draw_wheel, slice_colour
 from ddf_tomo.visualization.style import (
     STYLES,
@@ -76,9 +76,11 @@ def show_slices(
     >>> len(show_slices({"ramp": np.arange(60.0).reshape(3, 4, 5)}).axes)
     4
     """
+    voxel_size_m = edge_of_a_voxel(voxel_size_m)
     rows: dict[str, tuple[NDArray[Any], Style, float | None]] = {}
     if isinstance(volumes, Reconstruction):
-        names = [quantity] if isinstance(quantity, str) else list(quantity or ("mean", "fractional_anisotropy"))
+        several = ("mean", "fractional_anisotropy") if quantity is None else quantity
+        names = [several] if isinstance(several, str) else sequence_of(str, several, "quantity")
         for name in names:
             style = style_of(name).in_units_of(data_unit(volumes.provenance))
             rows[style.label] = (scalars_of(volumes, name), style, volumes.voxel_size_m)
@@ -130,10 +132,10 @@ def scalars_of(reconstruction: Reconstruction, quantity: str) -> NDArray[Any]:
     >>> float(scalars_of(volume, "mean").max())
     1.0
     """
+    of_kind(Reconstruction, reconstruction, "reconstruction")
+    if choice(quantity, "quantity", ("strength", *OF_DERIVED)) == "strength":
+        return strength_of(reconstruction.derived())
     derived = reconstruction.derived()
-    if quantity == "strength":
-        return strength_of(derived)
-    choice(quantity, "quantity", ("strength", *(name for name in OF_DERIVED if hasattr(derived, name))))
     values: NDArray[Any] = getattr(derived, quantity)
     return np.where(derived.valid, values, np.nan) if quantity in WHERE_VALID else values
 
@@ -147,6 +149,7 @@ def strength_of(derived: Derived) -> NDArray[np.float64]:
     >>> float(strength_of(derive(np.ones((1, 1, 1, 1))))[0, 0, 0])
     0.0
     """
+    of_kind(Derived, derived, "derived")
     return np.where(derived.valid, derived.mean * derived.fractional_anisotropy, 0.0)
 
 
@@ -190,6 +193,7 @@ def show_directions(
     4
     """
     choice(code, "code", CODES)
+    voxel_size_m = edge_of_a_voxel(voxel_size_m)
     if isinstance(volumes, (Reconstruction, Derived)):
         volumes = {"principal direction": volumes}
     _check_mapping(volumes)
@@ -233,7 +237,7 @@ def _check_mapping(volumes: Any) -> None:
 def _grid(cuts: Sequence[Sequence[Plane]], side: float, key: bool = False) -> tuple[Any, NDArray[Any], Any]:
     """A figure with one row of panels for each row of planes, and on demand a place for a key beside them."""
     widths, heights = panel_sizes(cuts)
-    figure = new_figure(sum(widths) + 0.55 * len(widths) + side, sum(heights) + 0.75 * len(heights))
+    figure = new_figure(sum(widths) + 0.55 * len(widths) + side, sum(heights) + 0.9 * len(heights))
     ratios = [*widths, 1.1] if key else widths
     places = figure.add_gridspec(len(cuts), len(ratios), width_ratios=ratios, height_ratios=heights)
     grid = np.array([[figure.add_subplot(places[r, c]) for c in range(len(widths))] for r in range(len(cuts))])
@@ -245,5 +249,5 @@ def _grid(cuts: Sequence[Sequence[Plane]], side: float, key: bool = False) -> tu
 
 def _draw(axis: Any, plane: Plane, volume: NDArray[Any], title: str, scale: dict[str, Any]) -> Any:
     dress(axis, f"{title}\n{plane.title()}" if title else plane.title(), *plane.labels())
-    axis.locator_params(nbins=5)
+    axis.locator_params(nbins=5, integer=plane.voxel_size_m is None)
     return axis.imshow(plane.cut(volume), origin="lower", extent=plane.extent, interpolation="nearest", **scale)

@@ -22,6 +22,8 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", 
 """Colours of lines and points that readers of any colour vision tell apart [Okabe & Ito 2008]."""
 MISSING = "0.8"
 """Colour of what is masked or not valid."""
+UNKNOWN = "data unit"
+"""What stands for a unit that nobody noted."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Style:
         >>> STYLES["mean"].in_units_of("µrad²").titled
         'mean scattering (µrad²/voxel)'
         """
-        return replace(self, unit=self.unit.replace("{data}", data_unit))
+        plain = self.unit == "{data}" and data_unit == UNKNOWN
+        return replace(self, unit="" if plain else self.unit.replace("{data}", data_unit))
 
 
 STYLES: Final[Mapping[str, Style]] = MappingProxyType(
@@ -169,7 +172,7 @@ def data_unit(provenance: Mapping[str, Any]) -> str:
     >>> data_unit({"data_unit": "1e-12 rad^2"}), data_unit({})
     ('µrad²', 'data unit')
     """
-    noted = str(provenance.get("data_unit", "data unit"))
+    noted = str(provenance.get("data_unit", UNKNOWN))
     return {"1e-12 rad^2": "µrad²", "1 rad^2": "rad²"}.get(noted, noted)[:40].replace("$", "")
 
 

@@ -21,9 +21,10 @@ from tests.fuzz import oracle, run
 from tests.fuzz.entry_points import TABLE, case
 from tests.fuzz.oracle import judge
 
-SLOW = {"figures", "interop.mumott", "observability", "automatic_ell_max", "reconstruct", "reconstruct, damaged scans"}
+FIGURES = {name for name in TABLE if name.startswith("figures")}
+SLOW = FIGURES | {"interop.mumott", "observability", "automatic_ell_max", "reconstruct", "reconstruct, damaged scans"}
 
-NEIGHBOURS = {"figures": "matplotlib", "interop.mumott": "mumott"}
+NEIGHBOURS = dict.fromkeys(FIGURES, "matplotlib") | {"interop.mumott": "mumott"}
 
 
 @pytest.fixture(params=TABLE)
