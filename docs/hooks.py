@@ -19,6 +19,11 @@ def read_source(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = pages.of_the_site(source[0], page)
 
 
+def pages_with_lists(*_: Any) -> list[str]:
+    """Pages to be read again even if they did not change: what they list may have."""
+    return [page.stem for page in pages.DOCS.glob("*.md") if "\n<!-- " in page.read_text()] + ["index"]
+
+
 class NamesToLinks(SphinxPostTransform):
     """Names of the package that are no links yet, such as `ddf_tomo.scan.Scan` or `Scan.read(...)` in Markdown."""
 
@@ -53,6 +58,7 @@ def short_types(app: Sphinx, what: str, name: str, thing: Any, options: Any, sig
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", pages.write_pages)
+    app.connect("env-get-outdated", pages_with_lists)
     app.connect("source-read", read_source)
     app.connect("autodoc-process-signature", short_types)
     app.add_post_transform(NamesToLinks)

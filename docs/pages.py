@@ -133,12 +133,16 @@ def contents(pages: Iterable[str], caption: str = "") -> str:
     return f"```{{toctree}}\n{options}\n" + "\n".join(f"/{page}" for page in pages) + "\n```\n"
 
 
-def page_list(pages: dict[str, str]) -> str:
-    """Links to some of the generated pages, by their titles."""
-    if not pages:
+def page_list(titles: dict[str, str]) -> str:
+    """Links to some of the generated pages; their titles by their places."""
+    if not titles:
         return "There are none yet."
-    titles = "\n".join(f"- [{text.partition(chr(10))[0].lstrip('# ')}](/_generated/{p})" for p, text in pages.items())
-    return f"{titles}\n\n{contents(f'_generated/{page}' for page in pages)}"
+    links = "\n".join(f"- [{title}](/_generated/{page})" for page, title in titles.items())
+    return f"{links}\n\n{contents(f'_generated/{page}' for page in titles)}"
+
+
+def title_of(text: str) -> str:
+    return text.partition("\n")[0].lstrip("# ")
 
 
 def navigation(text: str) -> str:
@@ -190,7 +194,9 @@ LISTS: dict[str, str] = {}  # what stands for a comment such as <!-- gallery -->
 def write_pages(*_: Any) -> None:
     """Write all pages, touching only those that changed, and remove those that nothing makes any more."""
     parts = {"api": api(), "gallery": notebooks(), "results": benchmark_results(), "": repository_pages()}
-    LISTS.update(api=api_list(parts["api"]), gallery=page_list(parts["gallery"]), results=page_list(parts["results"]))
+    LISTS["api"] = api_list(parts["api"])
+    LISTS["gallery"] = page_list({page: title_of(text) for page, text in parts["gallery"].items()})
+    LISTS["results"] = page_list({page: Path(page).stem for page in parts["results"]})  # many are of one day
     pages = {path: text for part in parts.values() for path, text in part.items()}
     for path, text in pages.items():
         file = GENERATED / path

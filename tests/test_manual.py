@@ -56,13 +56,15 @@ def test_a_script_becomes_a_page(pages):
 
 def test_scripts_become_a_gallery(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "ROOT", tmp_path)
-    assert pages.page_list(pages.notebooks()) == "There are none yet."
+    assert not pages.notebooks()
+    assert pages.page_list({}) == "There are none yet."
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_first.py").write_text("# %% [markdown]\n# # One\n# Text.\n# %%\n1 + 1\n")
     made = pages.notebooks()
     assert list(made) == ["notebooks/01_first.md"]
     assert made["notebooks/01_first.md"].startswith("# One\n")
-    assert pages.page_list(made).startswith("- [One](/_generated/notebooks/01_first.md)\n")
+    titles = {page: pages.title_of(text) for page, text in made.items()}
+    assert pages.page_list(titles).startswith("- [One](/_generated/notebooks/01_first.md)\n")
 
 
 @pytest.mark.parametrize(
