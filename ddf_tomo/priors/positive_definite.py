@@ -53,7 +53,7 @@ class PositiveDefinite(Functional):
         minor = xx * yy - xy**2
         determinant = zz * minor - xx * yz**2 - yy * xz**2 + 2 * xy * xz * yz
         # Decompositions are slow, and needed only where a leading minor is not positive.
-        outside = ~((xx > 0) & (minor > 0) & (determinant > 0))
+        outside = ~((xx > 0) & (minor > 0) & (determinant > 0)) & torch.isfinite(determinant)
         result = tensor.clone()
         if outside.any():
             values, vectors = torch.linalg.eigh(to_matrix(tensor[outside]))

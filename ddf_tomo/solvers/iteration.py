@@ -92,6 +92,11 @@ def iterate(
     -------
     Solution
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the iteration leaves the range of numbers.
+
     Examples
     --------
     >>> import torch
@@ -124,6 +129,8 @@ def iterate(
             if told is None:
                 stopped_by = "convergence"
                 break
+            if not math.isfinite(told.residual):
+                raise ValueError(message("y, weights", "numbers whose products are finite", "an overflow", "rescale them"))
             residuals.append(told.residual)
             bar.set_postfix_str(f"residual {told.residual:.4g}", refresh=False)
             bar.update()

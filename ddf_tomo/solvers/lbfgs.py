@@ -111,7 +111,7 @@ def lbfgs(
             return None
         first = 1.0 if state["count"] else (-slope / curvature if curvature else 1 / math.sqrt(dot(d, d)))
         alpha = lowest(slope_at, slope, first)
-        x += alpha * d
+        state["x"] = x + alpha * d  # not in place: of terms without operator, x is the image
         r += alpha * q
         g_new = gradient(r, [z + alpha * dz for z, dz in zip(here, turned, strict=True)])
         change = g_new - g
