@@ -74,24 +74,32 @@ def show_maps(maps: Maps, path: str | os.PathLike[str] | None = None, view: int 
         ("blur, C_jj + C_kk", largest + smallest, "blur"),
         ("its standard error (bound)", np.where(valid, error[..., 0] + error[..., 2], np.nan), "blur"),
     ]
-    rows, columns = valid.shape
-    wide = columns > 2 * rows
-    count = len(pixels) + 1
-    grid = (count, 1) if wide else (2, count // 2)
-    panel = (11.0, max(11.0 * rows / columns, 0.45) + 0.5) if wide else (4.2, 4.2 * rows / columns + 0.5)
-    figure = new_figure(grid[1] * panel[0], grid[0] * panel[1])
-    axes = np.ravel(np.asarray(figure.subplots(*grid)))
-    for axis, (title, value, quantity) in zip(axes, pixels, strict=False):
+    axes, beside = _places(*valid.shape)
+    figure = axes[0].figure
+    for axis, side, (title, value, quantity) in zip(axes, beside, pixels, strict=False):
         style = STYLES[quantity]
         low, high = limits(value[valid & np.isfinite(value)], style.limits)
         drawn = axis.imshow(value, cmap=colour_map(style), vmin=low, vmax=high, interpolation="nearest", aspect="equal")
         dress(axis, title)
-        colour_bar(figure, drawn, axis, style.unit, pad=0.01)
+        bar = colour_bar(figure, drawn, None, style.unit, cax=side.inset_axes([0.0, 0.0, 0.13, 1.0]))
+        bar.ax.locator_params(nbins=4)
     difference = largest - smallest
     full = limits(difference[valid], "zero")[1]
     bright = np.where(valid, difference.clip(min=0) / full, 0) ** 0.5
     axes[-1].imshow(direction_colour(angle, bright), interpolation="nearest")
-    title = "direction of strongest blur" + (": value is the root of the eigenvalue difference" if wide else "")
-    dress(axes[-1], f"{title}, full at {full**0.5:.2g} pixels")
-    draw_wheel(axes[-1].inset_axes([1.01, 0.0, 0.1, 1.0]))
+    dress(axes[-1], f"direction of strongest blur (brightest: {full**0.5:.2g} pixels)")
+    draw_wheel(beside[-1])
     return write_figure(figure, path)
+
+
+def _places(rows: int, columns: int) -> tuple[list[Any], list[Any]]:
+    """Axes for six images of this shape, and beside each one for its key: below each other if they are wide."""
+    across = 1 if columns > 2 * rows else 3
+    width = 11.0 if across == 1 else 3.6
+    height = max(width * rows / columns, 0.4)
+    figure = new_figure(across * (width + 1.0), 6 / across * (min(height, 12.0) + 0.55))
+    places = figure.add_gridspec(6 // across, 2 * across, width_ratios=[width, 0.7] * across)
+    grid = [[figure.add_subplot(places[n // across, 2 * (n % across) + m]) for n in range(6)] for m in (0, 1)]
+    for key in grid[1]:
+        key.set_axis_off()
+    return grid[0], grid[1]

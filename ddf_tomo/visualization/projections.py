@@ -32,6 +32,7 @@ from ddf_tomo.visualization.style import (
 )
 
 MOST_PANELS = 60
+LARGEST = 1e140  # whose square is a number
 
 
 def standardized_residual(reconstruction: Any, scan: Scan) -> tuple[NDArray[np.float64], bool]:
@@ -236,7 +237,7 @@ def _standardized(predicted: NDArray[np.float64], scan: Scan) -> tuple[NDArray[n
 def _misfit(residual: NDArray[np.float64]) -> NDArray[np.float64]:
     flat = residual.reshape(len(residual), -1)
     counted = np.isfinite(flat)
-    square = np.where(counted, flat, 0.0) ** 2
+    square = np.where(counted, flat, 0.0).clip(-LARGEST, LARGEST) ** 2
     return square.sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
 
 

@@ -88,11 +88,12 @@ def show_slices(
     else:
         _check_mapping(volumes)
         fallback = "mean" if any(isinstance(v, Reconstruction) for v in volumes.values()) else "scalar"
-        style = style_of(fallback if quantity is None else quantity)
+        name = fallback if quantity is None else quantity
+        style = style_of(name)
         for title, volume in volumes.items():
             if isinstance(volume, Reconstruction):
                 style = style.in_units_of(data_unit(volume.provenance))
-                rows[str(title)] = (scalars_of(volume, str(quantity or fallback)), style, volume.voxel_size_m)
+                rows[str(title)] = (scalars_of(volume, str(name)), style, volume.voxel_size_m)
             else:
                 rows[str(title)] = (real_array(volume, str(title), (None, None, None)), style, voxel_size_m)
         rows = {title: (values, style, size) for title, (values, _, size) in rows.items()}

@@ -69,7 +69,7 @@ def show_beams(
     """
     of_kind(Geometry, geometry, "geometry")
     count = len(geometry)
-    style = style_of(quantity or ("view" if values is None else "misfit"))
+    style = style_of(("view" if values is None else "misfit") if quantity is None else quantity)
     shown = np.arange(count) if values is None else real_array(values, "values", (count,))
     rim = np.abs(geometry.p[:, 2]) < 1e-6
     places = np.concatenate([equal_area(geometry.p), -equal_area(geometry.p[rim])])
@@ -83,7 +83,8 @@ def show_beams(
         edgecolors="0.3", linewidths=0.3, zorder=3, clip_on=False,
     )  # fmt: skip
     dress(axis, f"{count} beam{'' if count == 1 else 's'}")
-    colour_bar(figure, points, axis, style.titled, shrink=0.8)
+    bar = colour_bar(figure, points, axis, style.titled, shrink=0.8)
+    bar.ax.yaxis.get_major_locator().set_params(integer=values is None)
     return write_figure(figure, path)
 
 
