@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from types import SimpleNamespace
@@ -14,7 +15,12 @@ import pytest
 import ddf_tomo
 from ddf_tomo import Geometry, cli
 from ddf_tomo.doctor import Finding, Report
-from ddf_tomo.operators.responses import SaxsResponse
+from ddf_tomo.merits import compare
+from ddf_tomo.operators.responses import RankTwoResponse, SaxsResponse, SecondMomentResponse
+from ddf_tomo.phantoms import PHANTOMS, tilt_series
+from ddf_tomo.phantoms import simulate as simulate_scan
+
+COMMANDS = ("demo", "simulate", "retrieve", "reconstruct", "report", "doctor")
 
 
 @pytest.fixture
@@ -76,11 +82,11 @@ def scan_file(tmp_path_factory):
 def test_without_arguments_it_explains_itself(run):
     code, out, _ = run()
     assert code == 0
-    for command in ("demo", "retrieve", "reconstruct", "doctor"):
-        assert f"\n  {command} " in out
+    names = re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", out, re.MULTILINE)  # none of the explanations is cut off
+    assert tuple(names) == COMMANDS
 
 
-@pytest.mark.parametrize("command", ["demo", "retrieve", "reconstruct", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_every_command_explains_itself(run, command, option):
     code, out, err = run(command, option)
@@ -166,16 +172,36 @@ def test_retrieve_passes_the_librarys_complaints_on(complaint, frames_file, tmp_
 
 def test_reconstruct_writes_what_the_library_gives(run, scan_file, tmp_path):
     path = tmp_path / "volume.h5"
-    options = ("--ell-max", 2, "--smoothness", 0.01, "--iterations", 5, "--json")
+    options = ("--ell-max", 2, "--prior", "smoothness", "--weight", 0.01, "--iterations", 5, "--json")
     code, out, _ = run("reconstruct", scan_file, "-o", path, *options)  # standard error may show progress
     assert code == 0
     figures = json.loads(out)
-    expected = ddf_tomo.reconstruct(ddf_tomo.Scan.read(scan_file), ell_max=2, smoothness=0.01, iterations=5)
+    scan = ddf_tomo.Scan.read(scan_file)
+    expected = ddf_tomo.reconstruct(scan, ell_max=2, prior="smoothness", weight=0.01, iterations=5)
     assert (figures["views"], figures["shape"], figures["ell_max"]) == (15, [8, 8, 8, 6], 2)
-    assert (figures["smoothness"], figures["iterations"], figures["output"]) == (0.01, 5, str(path))
+    assert (figures["prior"], figures["weight"], figures["output"]) == ("smoothness", 0.01, str(path))
+    assert (figures["iterations"], figures["positive"]) == (5, False)
     assert figures["residual_share"] == pytest.approx(expected.settings["residual_share"], rel=1e-6)
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["coefficients"][()], np.asarray(expected.coefficients))
+
+
+def test_reconstruct_passes_all_options_on(run, scan_file, tmp_path, monkeypatch):
+    given = []
+
+    def reconstruct(scan, **options):
+        given.append(options)
+        raise ValueError("enough: expected nothing more")
+
+    monkeypatch.setattr("ddf_tomo.reconstruct", reconstruct)
+    words = ("reconstruct", scan_file, "-o", tmp_path / "v.h5")
+    run(*words)
+    run(*words, "--method", "pdhg", "--prior", "none", "--weight", "l-curve", "--positive", "--checkpoint", tmp_path)
+    assert given == [
+        {"method": "cg", "ell_max": "auto", "prior": "auto", "weight": "auto", "positive": False},
+        {"method": "pdhg", "ell_max": "auto", "prior": None, "weight": "l-curve", "positive": True,
+         "checkpoint": tmp_path},
+    ]  # fmt: skip
 
 
 def test_reconstruct_bins_first_if_asked(run, scan_file, tmp_path):
@@ -199,7 +225,8 @@ def test_reconstruct_masks_nan_only_if_asked(run, complaint, scan_file, tmp_path
 
 
 @pytest.mark.parametrize("option", ["ell-max=3", "ell-max=-2", "ell-max=two", "ell-max=2.5", "ell-max=",
-                                    "smoothness=much", "smoothness=-1", "smoothness=nan"])  # fmt: skip
+                                    "weight=much", "weight=-1", "weight=nan", "prior=vague",
+                                    "method=magic"])  # fmt: skip
 def test_reconstruct_wants_numbers_that_make_sense(complaint, scan_file, tmp_path, option):
     line = complaint("reconstruct", scan_file, "-o", tmp_path / "v.h5", f"--{option}")
     assert f"ddf-tomo: {option.partition('=')[0].replace('-', '_')}: expected " in line
@@ -209,6 +236,207 @@ def test_reconstruct_refuses_foreign_files(complaint, frames_file, tmp_path):
     complaint("reconstruct", frames_file, "-o", tmp_path / "v.h5")
     complaint("reconstruct", tmp_path / "no.h5", "-o", tmp_path / "v.h5")
     assert "--binning" in complaint("reconstruct", frames_file, "-o", tmp_path / "v.h5", "--binning", 0)
+
+
+def test_reconstruct_writes_for_paraview_by_the_suffix(run, complaint, scan_file, tmp_path):
+    words = ("reconstruct", scan_file, "--ell-max", 0, "--iterations", 2, "-o")
+    assert run(*words, tmp_path / "volume.vti")[0] == 0
+    assert (tmp_path / "volume.vti").read_bytes().startswith(b"<?xml")
+    assert "expected a name that ends in .h5, " in complaint(*words, tmp_path / "volume.docx")
+    assert run(*words, tmp_path / "theirs.h5", "--format", "mumott")[0] == 0
+    with pytest.raises(ddf_tomo.FileFormatError):
+        ddf_tomo.Reconstruction.load(tmp_path / "theirs.h5")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["theirs.h5", "volume.vti"]
+
+
+def test_reconstruct_with_a_report(run, complaint, scan_file, tmp_path, monkeypatch):
+    calls = []
+
+    def write_report(volume, path, scan):
+        calls.append((volume.ell_max, path, scan.geometry.detector_shape))
+        return ("first thing", "second thing")
+
+    monkeypatch.setattr("ddf_tomo.report.write_report", write_report)
+    words = ("reconstruct", scan_file, "-o", tmp_path / "v.h5", "--ell-max", 0, "--iterations", 2, "--binning", 2)
+    code, out, _ = run(*words, "--report", tmp_path / "r.html")
+    assert code == 0
+    assert calls == [(0, tmp_path / "r.html", (4, 4))]
+    assert "warning: first thing\nwarning: second thing\n" in out
+    figures = json.loads(run(*words, "--report", tmp_path / "r.html", "--json")[1])
+    assert (figures["warnings"], figures["report"]) == (["first thing", "second thing"], str(tmp_path / "r.html"))
+    assert "report: expected a file in an existing folder" in complaint(*words, "--report", tmp_path / "no" / "r.html")
+
+
+# -- simulate ---------------------------------------------------------------------------------------------------------
+
+
+def test_simulate_writes_what_the_library_gives(run, tmp_path):
+    words = ("simulate", "helicoidal", "-o", tmp_path / "s.h5", "--size", 8, "--tilts", "0,30", "--views", 11)
+    code, out, err = run(*words, "--seed", 3, "--voxel-size", 25, "--json")
+    assert (code, err) == (0, "")
+    figures, scan = json.loads(out), ddf_tomo.Scan.read(tmp_path / "s.h5")
+    geometry = tilt_series((8, 8, 8), tilts_rad=np.radians([0, 30]), views=[4, 7])
+    expected = simulate_scan("helicoidal", geometry, SecondMomentResponse(), noise=0.02, seed=3)
+    np.testing.assert_allclose(scan.data, expected.data, rtol=1e-6)
+    np.testing.assert_allclose(scan.weights, np.broadcast_to(expected.weights, scan.data.shape))
+    np.testing.assert_allclose(scan.geometry.p, geometry.p, atol=1e-12)
+    assert (scan.response, scan.voxel_size_m) == (SecondMomentResponse(), pytest.approx(25e-6))
+    assert scan.title == "simulated sample: helicoidal"
+    assert (figures["views"], figures["shape"], figures["seed"]) == (11, [11, 8, 8, 3], 3)
+    assert figures["strongest_signal"] == pytest.approx(float(scan.data.max()))
+
+
+def test_simulate_has_the_views_of_a_real_scan_by_default(run, tmp_path):
+    assert run("simulate", "shells", "-o", tmp_path / "s.h5", "--size", "4,4,6")[0] == 0
+    geometry = ddf_tomo.Scan.read(tmp_path / "s.h5").geometry
+    np.testing.assert_allclose(geometry.p, tilt_series((4, 4, 6)).p, atol=1e-12)
+    assert geometry.volume_shape == (4, 4, 6)
+
+
+RESPONSES = {
+    "second-moment": (SecondMomentResponse(), 3),
+    "rank-two": (RankTwoResponse(), 3),
+    "saxs": (SaxsResponse(np.arange(5) * np.pi / 5), 5),
+    "rank-two-saxs": (ddf_tomo.RankTwoSaxsResponse(np.arange(5) * np.pi / 5), 5),
+    "visibility": (ddf_tomo.VisibilityResponse(np.arange(5) * np.pi / 5), 5),
+    "directional-visibility": (ddf_tomo.DirectionalVisibilityResponse(np.arange(5) * np.pi / 5, 1.0), 5),
+    "isotropic": (ddf_tomo.IsotropicResponse(), 1),
+}
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_simulate_for_every_response(run, tmp_path, name):
+    """And the truth that is kept predicts the data, up to the finer grid that they were made on."""
+    response, channels = RESPONSES[name]
+    words = ("simulate", "shells", "-o", tmp_path / "s.h5", "--truth", tmp_path / "t.h5", "--size", 12)
+    code, _, err = run(*words, "--views", 8, "--response", name, "--segments", 5, "--noise", 0)
+    assert (code, err) == (0, "")
+    scan, truth = ddf_tomo.Scan.read(tmp_path / "s.h5"), ddf_tomo.Reconstruction.load(tmp_path / "t.h5")
+    assert (scan.response, scan.data.shape, scan.weights) == (response, (8, 12, 12, channels), None)
+    assert (truth.response, truth.geometry) == (scan.response, scan.geometry)
+    assert np.linalg.norm(truth.predicted() - scan.data) < 0.1 * np.linalg.norm(scan.data)
+    expected = PHANTOMS["shells"]((12, 12, 12))
+    exact = expected.tensors() if name.startswith("rank-two") else expected.coefficients
+    np.testing.assert_array_equal(truth.coefficients, exact)
+
+
+def test_simulate_counts(run, complaint, tmp_path):
+    words = ("simulate", "bundles", "-o", tmp_path / "s.h5", "--size", 8, "--views", 8, "--response", "saxs")
+    code, out, _ = run(*words, "--counts", 100)
+    assert code == 0
+    assert "noise model: poisson\ncounts: 100\n" in out
+    scan = ddf_tomo.Scan.read(tmp_path / "s.h5")
+    counted = scan.data * 100 / float(scan.provenance["counts"])
+    assert len(np.unique(np.round(counted / counted[counted > 0].min(), 3))) < 200  # multiples of one count
+    assert "either --noise or --counts" in complaint(*words, "--counts", 100, "--noise", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--size", "0"], "size: expected an integer in [1"),
+        (["--size", "8,8"], "size: expected one number of voxels"),
+        (["--size", "1e9"], "size: expected"),
+        (["--size", "100000"], "size: expected"),
+        (["--tilts", "0,x"], "tilts: expected angles in degrees"),
+        (["--tilts", "0,nan"], "tilts: expected a finite number"),
+        (["--tilts", "100"], "tilts: expected"),
+        (["--views", "3"], "views: expected an integer in [7"),
+        (["--views", "0"], "--views"),
+        (["--noise", "-1"], "noise: expected"),
+        (["--counts", "0", "--response", "saxs"], "counts: expected"),
+        (["--response", "magic"], "response: expected one of"),
+        (["--response", "saxs", "--segments", "0"], "--segments"),
+        (["--response", "directional-visibility", "--exponent", "3"], "exponent: expected"),
+        (["--voxel-size", "0"], "voxel_size: expected"),
+        (["--truth", "/nowhere/t.h5"], "truth: expected a file in an existing folder"),
+        (["-o", "/nowhere/s.h5"], "output: expected a file in an existing folder"),
+    ],
+)
+def test_simulate_wants_what_makes_sense(complaint, tmp_path, options, words):
+    small = () if "--size" in options else ("--size", 4)
+    assert words in complaint("simulate", "mixture", "-o", tmp_path / "s.h5", *small, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_simulate_knows_its_phantoms(complaint, run, tmp_path):
+    line = complaint("simulate", "bone", "-o", tmp_path / "s.h5")
+    assert "phantom: expected one of 'helicoidal'" in line
+    told = re.sub(r"\s+", " ", run("simulate", "--help")[1])
+    assert all(name in told for name in (*PHANTOMS, *RESPONSES))
+
+
+@pytest.mark.parametrize("tilts", [[0.0], [0.0, 30.0], [10.0, 45.0, 90.0], [0.0, -45.0, 45.0]])
+@pytest.mark.parametrize("views", [3, 10, 101])
+def test_views_are_shared_by_the_lengths_of_the_circles(tilts, views):
+    from ddf_tomo.cli._simulate import shared_views
+
+    counts = shared_views(np.radians(tilts), views)
+    assert sum(counts) == views
+    assert min(counts) >= 1
+    length = [0.5 if tilt == 0 else np.cos(np.radians(tilt)) for tilt in tilts]
+    expected = 1 + (views - len(tilts)) * np.array(length) / sum(length)
+    np.testing.assert_allclose(counts, expected, atol=1)
+
+
+# -- report -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A folder with a scan, its truth, and a volume."""
+    folder = tmp_path_factory.mktemp("simulated")
+    words = ["simulate", "helicoidal", "-o", folder / "s.h5", "--truth", folder / "t.h5", "--size", "8"]
+    with pytest.raises(SystemExit):
+        cli.main([str(word) for word in (*words, "--views", "20")])
+    scan = ddf_tomo.Scan.read(folder / "s.h5")
+    A = ddf_tomo.TensorXRayTransform(scan.geometry, scan.response, 2)
+    volume = ddf_tomo.Reconstruction(0.01 * A.T(scan.data), 2, scan.geometry, scan.response)
+    volume.save(folder / "v.h5")
+    return folder
+
+
+def test_report_writes_what_the_library_gives(run, simulated, tmp_path):
+    pytest.importorskip("matplotlib")
+    files = ("--scan", simulated / "s.h5", "--truth", simulated / "t.h5")
+    code, out, err = run("report", simulated / "v.h5", "-o", tmp_path / "r.html", *files, "--title", "mine", "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["output"] == str(tmp_path / "r.html")
+    assert any("not described to within their noise" in line for line in figures["warnings"])
+    load = ddf_tomo.Reconstruction.load
+    expected = compare(load(simulated / "v.h5"), load(simulated / "t.h5"))
+    assert figures["merits"]["nrmse"] == pytest.approx(expected.nrmse)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>mine</h1>" in page
+    assert all(f'<section id="{name}"' in page for name in ("residuals", "merits"))
+
+
+def test_report_prints_for_people_too(run, simulated, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "ddf_tomo.report.write_report", lambda volume, path, **given: calls.append((path, given)) or ("look here",)
+    )
+    code, out, _ = run("report", simulated / "v.h5", "--truth", simulated / "t.h5")
+    page = simulated / "v.html"
+    assert code == 0
+    assert calls[0][0] == page
+    assert (calls[0][1]["scan"], calls[0][1]["title"]) == (None, None)
+    assert out.startswith("error of the coefficients (NRMSE)")
+    assert "°\n" in out
+    assert out.endswith(f"warning: look here\noutput: {page}\n")
+
+
+def test_report_refuses_what_does_not_belong_together(complaint, simulated, scan_file, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = ("report", simulated / "v.h5", "-o", tmp_path / "r.html")
+    assert "scan: expected the scan of this reconstruction" in complaint(*words, "--scan", scan_file)
+    complaint(*words, "--scan", simulated / "v.h5")
+    complaint(*words, "--truth", simulated / "s.h5")
+    complaint("report", simulated / "s.h5", "-o", tmp_path / "r.html")
+    complaint("report", tmp_path / "no.h5")
+    assert "output: expected a file in an existing folder" in complaint(*words[:3], tmp_path / "no" / "r.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- doctor and demo --------------------------------------------------------------------------------------------------

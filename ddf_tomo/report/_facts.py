@@ -19,6 +19,7 @@ from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
 from ddf_tomo.visualization.style import data_unit
 
+MOST_PROJECTED = 30_000  # voxels, to see whether they fall on the detector
 HIGHEST_ORDER_ASKED = 4  # at least this far the acquisition is judged, whatever was reconstructed
 
 
@@ -94,21 +95,19 @@ class Facts:
         return self.truth.derived() if hasattr(self.truth, "derived") else derive(self.truth)
 
     @cached_property
-    def beyond_detector(self) -> tuple[int, float]:
-        """In how many views the sample reaches beyond the detector, and how far at most, in pixels."""
-        geometry = self.reconstruction.geometry
-        inside = np.argwhere(self.derived.valid) + 0.5 - np.array(geometry.volume_shape) / 2
-        if not len(inside):
-            return 0, 0.0
-        grid = half_sphere_grid(200)
-        extremes = np.concatenate([inside[(inside @ grid.T).argmax(0)], inside[(inside @ grid.T).argmin(0)]])
-        past = np.zeros(len(geometry))
-        for axis, offset, pixels in zip(
-            (geometry.j, geometry.k), (geometry.j_offset, geometry.k_offset), geometry.detector_shape, strict=True
-        ):
-            place = np.abs(axis @ extremes.T - offset[:, None]).max(axis=1)
-            past = np.maximum(past, place - pixels / 2)
-        return int((past > 0.5).sum()), float(past.max())
+    def beyond_detector(self) -> NDArray[np.float64]:
+        """Share of the sample's scattering that each view projects beyond the detector; ``(views,)``."""
+        geometry, valid = self.reconstruction.geometry, self.derived.valid
+        step = max(1, np.count_nonzero(valid) // MOST_PROJECTED)
+        places = (np.argwhere(valid) + 0.5 - np.array(geometry.volume_shape) / 2)[::step]
+        scattering = self.derived.mean[valid][::step].astype(np.float64)
+        rows, columns = geometry.detector_shape
+        beyond = np.zeros(len(geometry))
+        for view in range(len(geometry) if len(places) else 0):
+            along_j = np.abs(places @ geometry.j[view] - geometry.j_offset[view])
+            along_k = np.abs(places @ geometry.k[view] - geometry.k_offset[view])
+            beyond[view] = scattering[(along_j > rows / 2) | (along_k > columns / 2)].sum() / scattering.sum()
+        return beyond
 
     @cached_property
     def touched_faces(self) -> list[str]:

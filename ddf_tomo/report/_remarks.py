@@ -16,6 +16,7 @@ TOO_CLOSE = 0.9  # of the least that a perfect model would leave
 STRANGE_VIEW = 3.0  # times the median residual
 STILL_FALLING = 0.01  # relative change of the residual in the last iteration
 STRONG_EDGE = 0.2
+LOST = 0.01  # of the scattering, beside the detector; single voxels of noise are less
 CHECKED = (
     "Looked at: what the data determine, residuals against noise, truncation, masked data, convergence, directions of"
     " structure that no view sees, negative scattering."
@@ -130,14 +131,15 @@ def _masked(facts: Facts) -> Iterator[Remark]:
 
 
 def _truncated(facts: Facts) -> Iterator[Remark]:
-    views, pixels = facts.beyond_detector
+    beyond = facts.beyond_detector
+    views = int((beyond > LOST).sum())
     edge = 0.0 if facts.fit is None else facts.fit.edge_share
     if views:
         yield Remark(
             "warning",
             f"In {views} of {len(facts.reconstruction.geometry)} views the sample reaches beyond the detector",
-            f"By up to {shown(pixels)} pixels. What the detector does not see appears as bright rims and wrong"
-            " directions near the edge.",
+            f"Up to {share(float(beyond.max()))} of its scattering falls beside it. What the detector does not see"
+            " appears as bright rims and wrong directions near the edge.",
         )
     elif edge > STRONG_EDGE:
         yield Remark(

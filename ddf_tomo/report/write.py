@@ -17,6 +17,7 @@ from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.report import _sections
 from ddf_tomo.report._facts import Facts, matching_scan
 from ddf_tomo.report._html import page
+from ddf_tomo.report._remarks import remarks
 from ddf_tomo.report._volume import packed
 from ddf_tomo.scan import Scan
 
@@ -27,7 +28,7 @@ def write_report(
     scan: Scan | None = None,
     truth: Any = None,
     title: str | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a report that any browser opens, offline: one HTML file with all pictures in it.
 
     It begins with warnings in plain words (orders that the data do not determine, residuals far from the noise, masked
@@ -48,6 +49,11 @@ def write_report(
     title
         Heading; the title of the scan by default.
 
+    Returns
+    -------
+    tuple of str
+        The warnings that the report begins with, a line each.
+
     Raises
     ------
     TypeError, ValueError
@@ -64,7 +70,7 @@ def write_report(
     >>> geometry = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.6], views=[8, 8])
     >>> scan = simulate(helicoidal_fibres, geometry, SecondMomentResponse(), noise=0.02)
     >>> path = Path(tempfile.mkdtemp()) / "report.html"
-    >>> write_report(reconstruct(scan, ell_max=2, smoothness=0.01), path, scan=scan)
+    >>> warnings = write_report(reconstruct(scan, ell_max=0), path, scan=scan)
     >>> "What was measured" in path.read_text(encoding="utf-8")
     True
     """
@@ -75,8 +81,10 @@ def write_report(
     if title is not None and not isinstance(title, str):
         raise TypeError(message("title", "a text", repr(title)))
     neighbour("matplotlib")
+    facts = Facts(reconstruction, scan, truth)
     with replaced_when_complete(path) as partial:
-        partial.write_text(_page(Facts(reconstruction, scan, truth), title), encoding="utf-8")
+        partial.write_text(_page(facts, title), encoding="utf-8")
+    return tuple(remark.what for remark in remarks(facts) if remark.kind == "warning")
 
 
 def _page(facts: Facts, title: str | None) -> str:

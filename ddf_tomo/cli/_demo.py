@@ -1,0 +1,26 @@
+"""``ddf-tomo demo``: everything once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddf_tomo.cli._app import app
+
+
+@app.command(short_help="Try everything once, on measured and simulated data.")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for figures and volumes.")] = Path(
+        "demo_output"
+    ),
+) -> None:
+    """Do the whole job once, on measured images and a simulated scan; takes a few minutes on a laptop.
+
+    Measured speckle images become directional dark-field maps, measured CT views a volume, a simulated scan of a
+    fibrous sample a tensor volume, once here and once inside MUMOTT. The folder with the results is printed last.
+    """
+    from ddf_tomo.demo import run
+
+    run(output)
