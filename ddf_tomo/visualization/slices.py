@@ -76,6 +76,7 @@ def show_slices(
     >>> len(show_slices({"ramp": np.arange(60.0).reshape(3, 4, 5)}).axes)
     4
     """
+    of_kind(str, unit, "unit")
     voxel_size_m = edge_of_a_voxel(voxel_size_m)
     rows: dict[str, tuple[NDArray[Any], Style, float | None]] = {}
     if isinstance(volumes, Reconstruction):
