@@ -127,6 +127,19 @@ def page_of_cells(script: str) -> Iterator[str]:
             yield f"```python\n{body.strip()}\n```"
 
 
+def commands() -> str:
+    """The help of every command, as it is printed."""
+    from typer.main import get_command
+
+    from ddf_tomo import cli
+
+    texts = []
+    for name, command in get_command(cli._app.app).commands.items():
+        context = command.context_class(command, info_name=f"ddf-tomo {name}", terminal_width=96)
+        texts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(texts)
+
+
 def contents(pages: Iterable[str], caption: str = "") -> str:
     """What Sphinx needs to know which pages belong to a page; nothing of it is seen there."""
     options = ":hidden:\n" + (f":caption: {caption}\n" if caption else "")
@@ -194,6 +207,7 @@ LISTS: dict[str, str] = {}  # what stands for a comment such as <!-- gallery -->
 def write_pages(*_: Any) -> None:
     """Write all pages, touching only those that changed, and remove those that nothing makes any more."""
     parts = {"api": api(), "gallery": notebooks(), "results": benchmark_results(), "": repository_pages()}
+    LISTS["commands"] = commands()
     LISTS["api"] = api_list(parts["api"])
     LISTS["gallery"] = page_list({page: title_of(text) for page, text in parts["gallery"].items()})
     LISTS["results"] = page_list({page: Path(page).stem for page in parts["results"]})  # many are of one day
