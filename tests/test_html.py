@@ -109,6 +109,20 @@ def test_the_pictures_show_the_things():
     np.testing.assert_allclose(seen[bright > 0.5] / bright[bright > 0.5, None], colours[bright > 0.5], atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("shape", "voxel", "row", "column"), [((9, 8, 7), (7, 1, 3), 8 - 1 - 1, 7), ((2, 8, 7), (1, 5, 2), 7 - 1 - 2, 5)]
+)
+def test_a_voxel_is_where_its_coordinates_say(shape, voxel, row, column):
+    """The first axis of the slice runs to the right, the second upwards; a flat volume shows its face."""
+    image = pytest.importorskip("matplotlib.image")
+    coefficients = np.zeros((*shape, 6))
+    coefficients[voxel] = [1, 0, 0, 1, 0, 0]
+    volume = replace(a_reconstruction(), coefficients=coefficients)
+    seen = image.imread(io.BytesIO(picture(volume._repr_html_())[1]))[..., :3]
+    assert np.argwhere(seen.any(axis=-1)).tolist() == [[row, column]]
+    np.testing.assert_allclose(seen[row, column], [0, 0, 1], atol=0.01)
+
+
 def test_the_beams_are_drawn_once_each():
     kind, content = picture(GEOMETRY._repr_html_())
     assert kind == "svg+xml"
