@@ -28,7 +28,7 @@ from ddf_tomo.priors import (
 )
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Checkpoint, Misfit, Solution, cgls, fista, irls, irtt, lbfgs, pdhg, sirt
+from ddf_tomo.solvers import Checkpoint, Misfit, Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     WeightChoice,
@@ -41,6 +41,7 @@ from ddf_tomo.solvers.regularisation_weight import (
 PRIORS = ("auto", "tv", "smoothness")
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
+UNREGULARISED = 15
 SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
 
 
@@ -59,9 +60,9 @@ def _conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any
     solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
     if not terms:
         return solve()
-    if isinstance(terms[0], Smoothness):
+    if len(terms) == 1 and isinstance(terms[0], Smoothness):
         return solve(tikhonov=terms[0].weight, penalty=terms[0].operator)
-    return irls(misfit.A, misfit.y, terms[0], weights=misfit.weights, **how)
+    return nonlinear_cg(misfit.A, misfit.y, regularisers=list(terms), weights=misfit.weights, **how)
 
 
 def _proximal(solver: Callable[..., Solution]) -> Callable[..., Solution]:
@@ -80,7 +81,7 @@ def _constrained(solver: Callable[..., Solution]) -> Callable[..., Solution]:
 
 
 METHODS = {
-    "cg": Method(_conjugate_gradients, 30, takes_constraints=False, rounding=ROUNDING),
+    "cg": Method(_conjugate_gradients, 50, takes_constraints=False, rounding=ROUNDING),
     "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
     "fista": Method(_proximal(fista), 60),
     "pdhg": Method(_proximal(pdhg), 100),
@@ -114,7 +115,7 @@ def reconstruct(
         Data, weights, geometry and response. Several scans (q-bins, energies, distances) are reconstructed one after
         the other, each from where the one before ended, under one progress bar.
     method
-        ``"cg"`` (default): conjugate gradients, reweighted for total variation, the fastest; ``"fista"``, ``"pdhg"``:
+        ``"cg"`` (default): conjugate gradients, the fastest; ``"fista"``, ``"pdhg"``:
         first-order methods that can take constraints; ``"lbfgs"``: quasi-Newton; ``"sirt"``: simultaneous iterative
         reconstruction, regularised by few iterations; ``"irtt"``: positive definite tensors, for rank-2 responses.
     ell_max
@@ -214,7 +215,9 @@ class _Plan:
         if positive and not taken.takes_constraints:
             found = f"False, as method {method!r} takes no constraints"
             raise ValueError(message("positive", found, True, "'fista' does"))
-        iterations = taken.iterations if iterations is None else iterations
+        if iterations is None:
+            # Without a prior the number of iterations is what keeps the noise out.
+            iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
         iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
         noise_level = None if noise_level is None else number(noise_level, "noise_level", low=0.0)
         if progress is not None:

@@ -3,12 +3,12 @@
 from ddf_tomo.solvers.cgls import cgls
 from ddf_tomo.solvers.checkpoint import Checkpoint
 from ddf_tomo.solvers.fista import fista
-from ddf_tomo.solvers.irls import irls
 from ddf_tomo.solvers.irtt import irtt
 from ddf_tomo.solvers.iteration import Solution
 from ddf_tomo.solvers.lbfgs import lbfgs
 from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
 from ddf_tomo.solvers.sirt import sirt
 
-__all__ = ["Checkpoint", "Misfit", "Solution", "cgls", "fista", "irls", "irtt", "lbfgs", "pdhg", "sirt"]
+__all__ = ["Checkpoint", "Misfit", "Solution", "cgls", "fista", "irtt", "lbfgs", "nonlinear_cg", "pdhg", "sirt"]

@@ -40,8 +40,8 @@ def fista(
     One projection and one backprojection an iteration. A regulariser or constraint on ``x`` itself (`L1`,
     `GroupSparsity`, `NonNegativeMean`) enters by its proximal map; one behind an operator (`TotalVariation`,
     `NonNegativeFunction`), and any further ones, by an inner iteration on dual variables that goes on where the last
-    one ended. The step is the inverse of the gradient's Lipschitz constant, estimated by power iteration and raised
-    where the iteration meets a larger one.
+    one ended. The step is the inverse of the gradient's Lipschitz constant, which the iteration of Lanczos estimates,
+    and which is raised where a larger one is met.
 
     Parameters
     ----------

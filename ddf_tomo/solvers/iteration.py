@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ddf_tomo._checks import MOST_ITERATIONS, flag, integer, message, number
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import Misfit, dot, overflow
 
 Callback = Callable[[int, torch.Tensor, float], bool | None]
 """Called after each iteration with its number (from 1), the iterate and the residual; returning true stops."""
@@ -130,7 +130,7 @@ def iterate(
                 stopped_by = "convergence"
                 break
             if not math.isfinite(told.residual):
-                raise ValueError(message("y, weights", "numbers whose products are finite", "an overflow", "rescale them"))
+                raise ValueError(overflow(state["x"]))
             residuals.append(told.residual)
             bar.set_postfix_str(f"residual {told.residual:.4g}", refresh=False)
             bar.update()

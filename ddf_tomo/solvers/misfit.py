@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,20 +74,14 @@ class Misfit:
         return self.norm(self.residual(x)) ** 2 / 2
 
     def curvature(self, iterations: int = 10) -> float:
-        """``|W^(1/2) A|²``, the Lipschitz constant of the gradient, by power iteration from the backprojected data.
+        """``|W^(1/2) A|²``, the Lipschitz constant of the gradient, from below: see `largest_eigenvalue`.
 
-        A lower bound, a few per cent low at most where data are smooth: algorithms that rest on it watch what they
-        meet on their way, and raise it when it was too low. 1 if the operator is zero.
+        Algorithms that rest on it watch what they meet on their way, and raise it when it was too low. 1 if the
+        operator is zero.
         """
-        x, found = self.gradient(self.y), 0.0
-        if not (size := math.sqrt(dot(x, x))):
-            x = torch.ones_like(x)
-            size = math.sqrt(dot(x, x))
-        for _ in range(iterations):
-            if not 0 < size < math.inf:
-                break
-            x = self.gradient(self.A(x / size))
-            found = size = math.sqrt(dot(x, x))
+        found = largest_eigenvalue(lambda v: self.gradient(self.A(v)), self.gradient(self.y), iterations)
+        if not math.isfinite(found):
+            raise ValueError(overflow(self.y))
         return found or 1.0
 
     def begin(self, x0: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -96,9 +91,7 @@ class Misfit:
         r = -self.y if x0 is None else self.residual(x)
         norm = self.norm(r)
         if not math.isfinite(norm + dot(back, back)):
-            raise ValueError(
-                message("y, weights", f"numbers whose products fit into {r.dtype}", "an overflow", "rescale them")
-            )
+            raise ValueError(overflow(r))
         return x, r, norm
 
     def start(self, x0: Any, like: torch.Tensor | None = None) -> torch.Tensor:
@@ -127,6 +120,47 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Inner product in double precision, piece by piece: squares of small or large float32 numbers leave its range."""
     pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
     return float(sum_of(torch.dot(u.double(), v.double()) for u, v in pieces)) if a.numel() else 0.0
+
+
+def largest_eigenvalue(
+    apply: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, iterations: int = 10
+) -> float:
+    """Of a symmetric positive semidefinite map, by the iteration of Lanczos (Golub & Van Loan 2013, section 10.1).
+
+    A lower bound; ten iterations come within about one per cent where twenty power iterations are ten below.
+
+    Parameters
+    ----------
+    apply
+        The map.
+    start
+        Backprojected data, say, which are near what is largest; ones if they are zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> round(largest_eigenvalue(lambda v: torch.tensor([1.0, 4.0, 2.0]) * v, torch.ones(3)), 5)
+    4.0
+    """
+    size = math.sqrt(dot(start, start))
+    v = start / size if size else torch.ones_like(start) / math.sqrt(max(start.numel(), 1))
+    before, alphas, betas = torch.zeros_like(v), [], [0.0]
+    for _ in range(iterations):
+        u = apply(v)
+        alphas.append(dot(u, v))
+        u = u - alphas[-1] * v - betas[-1] * before
+        betas.append(math.sqrt(dot(u, u)))
+        if not 1e-6 * alphas[0] < betas[-1] < math.inf:
+            break
+        before, v = v, u / betas[-1]
+    inner = betas[1 : len(alphas)]
+    tridiagonal = np.diag(alphas) + np.diag(inner, 1) + np.diag(inner, -1)
+    return float(np.linalg.eigvalsh(tridiagonal).max()) if np.isfinite(tridiagonal).all() else math.inf
+
+
+def overflow(r: torch.Tensor) -> str:
+    """What to say when numbers leave their range."""
+    return message("y, weights", f"numbers whose products fit into {r.dtype}", "an overflow", "rescale them")
 
 
 def checked_operator(A: LinearOperator) -> LinearOperator:

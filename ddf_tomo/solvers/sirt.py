@@ -6,7 +6,6 @@ In the form of van der Sluis & van der Vorst 1990, Linear Algebra Appl. 130, 257
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from ddf_tomo.priors.functional import Functional
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.fista import relative_change
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import Misfit, largest_eigenvalue
 from ddf_tomo.solvers.terms import Terms
 
 
@@ -52,8 +51,9 @@ def sirt(
 
     Of a `TensorXRayTransform` the sums are those of its projector, the same for all coefficients of a voxel and all
     channels of a pixel, since harmonics have both signs and a rotation of the sample mixes them; the response enters
-    by the norm ``ρ`` of ``V^(1/2) A C^(1/2)``, from a power iteration, as ``λ = relaxation / ρ²``. (A projector alone
-    has no negative entries, and ρ = 1.) Operators with negative sums get ``C = 1`` and, without weights, ``V = 1``.
+    by the norm ``ρ`` of ``V^(1/2) A C^(1/2)``, which the iteration of Lanczos finds, as ``λ = relaxation / ρ²``. (A
+    projector alone has no negative entries, and ρ = 1.) Operators with negative sums get ``C = 1`` and, without
+    weights, ``V = 1``.
 
     Parameters
     ----------
@@ -103,9 +103,11 @@ def sirt(
     relaxation = number(relaxation, "relaxation", low=0.0, high=1.9, low_open=True)
     seed = integer(seed, "seed", high=LARGEST_SEED)
     x, r, residual = misfit.begin(x0)
-    terms = Terms(constraint, x)
+    if constraint is not None and not isinstance(constraint, Functional):
+        raise TypeError(message("constraint", "a Functional or None", type(constraint).__name__))
     if constraint is not None and (constraint.operator is not None or not constraint.is_constraint):
         raise ValueError(message("constraint", "one on the numbers of a voxel", constraint, "fista and pdhg take any"))
+    terms = Terms(constraint, x)
     subsets = integer(subsets, "subsets", low=1, high=max(len(misfit.y), 1))
     places = [slice(first, None, subsets) for first in range(subsets)]
     parts = [misfit] if subsets == 1 else [misfit.subset(np.arange(len(misfit.y))[rows]) for rows in places]
@@ -163,13 +165,8 @@ def scaling(misfit: Misfit, like: torch.Tensor, iterations: int = 10) -> Scaling
     if isinstance(A, XRayTransform):
         return Scaling(V, C)  # has no negative entries, and so the norm 1
     root = C.sqrt()
-    z = root * A.T(V * misfit.y)
-    for _ in range(iterations):
-        size = math.sqrt(dot(z, z))
-        if not 0 < size < math.inf:
-            break
-        z = root * A.T(V * A(root * (z / size)))
-    return Scaling(V, C / (math.sqrt(dot(z, z)) or 1.0))
+    norm = largest_eigenvalue(lambda v: root * A.T(V * A(root * v)), root * A.T(V * misfit.y), iterations)
+    return Scaling(V, C / (norm or 1.0))
 
 
 def inverse(sums: torch.Tensor) -> torch.Tensor:

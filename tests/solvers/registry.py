@@ -10,7 +10,7 @@ import torch
 
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors import L1, GroupSparsity, NonNegativeMean, PositiveDefinite, Smoothness, TotalVariation
-from ddf_tomo.solvers import Solution, cgls, fista, irls, irtt, lbfgs, pdhg, sirt
+from ddf_tomo.solvers import Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
 from tests.operators.registry import tensor
 
 SHAPE = (4, 3, 5)
@@ -45,7 +45,8 @@ def solver(function: Callable[..., Solution], *extra: Any, **settings: Any) -> C
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "cgls": solver(cgls, tikhonov=0.1),
-    "irls": solver(irls, 0.1 * smooth_tv()),
+    "nonlinear_cg": solver(nonlinear_cg),
+    "nonlinear_cg, several": solver(nonlinear_cg, regularisers=[0.1 * smooth_tv(), Smoothness(SHAPE)]),
     "sirt": solver(sirt),
     "sirt, constrained": solver(sirt, constraint=NonNegativeMean(), relaxation=1.5),
     "sirt, subsets": solver(sirt, subsets=3, seed=5),
