@@ -116,7 +116,7 @@ def test_weights(name):
     else:
         assert torch.equal(prior.proximal(z, 0.0), z)
         assert not (0 * prior).proximal_dual(z, 2.0).any()
-    with pytest.raises(ValueError, match="^factor: expected a finite number"):
+    with pytest.raises(ValueError, match=r"^factor: expected a finite number"):
         -1 * prior
     with pytest.raises(TypeError):
         prior * "much"
