@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ddf_tomo._checks import message
 from ddf_tomo._scan_arrays import as_numpy
 from ddf_tomo.derived import Derived, derive
+from ddf_tomo.geometry import ARRAYS, Geometry
 from ddf_tomo.merits import Merits, compare
 from ddf_tomo.operators.observability import Observability, observability
 from ddf_tomo.operators.spherical_harmonics import evaluate, half_sphere_grid
@@ -20,6 +21,7 @@ from ddf_tomo.scan import Scan
 from ddf_tomo.visualization.style import data_unit
 
 MOST_PROJECTED = 30_000  # voxels, to see whether they fall on the detector
+SAME = 1e-6  # voxels and components of unit vectors
 HIGHEST_ORDER_ASKED = 4  # at least this far the acquisition is judged, whatever was reconstructed
 
 
@@ -80,7 +82,12 @@ class Facts:
     @cached_property
     def fit(self) -> Fit | None:
         """How the reconstruction agrees with the data, if there are any."""
-        return None if self.scan is None else _fit(self.reconstruction, self.scan)
+        return None if self.scan is None else _fit(self.reconstruction, self.scan, self.predicted)
+
+    @cached_property
+    def predicted(self) -> NDArray[Any]:
+        """What the volume predicts for the data."""
+        return np.asarray(self.reconstruction.predicted())
 
     @cached_property
     def merits(self) -> Merits | None:
@@ -146,17 +153,27 @@ def matching_scan(reconstruction: Reconstruction, scan: Scan) -> Scan:
         rows = scan.geometry.detector_shape[0] // factor
         if rows < reconstruction.geometry.detector_shape[0]:
             break
-        if scan.geometry.binned(factor) == reconstruction.geometry and scan.response == reconstruction.response:
+        binned = scan.geometry if factor == 1 else scan.geometry.binned(factor)
+        if scan.response == reconstruction.response and _same(binned, reconstruction.geometry):
             return scan.binned(factor)
     expected = f"the scan of this reconstruction ({reconstruction.geometry.summary().splitlines()[0]})"
     raise ValueError(message("scan", expected, f"another one: {scan!r}"))
 
 
-def _fit(reconstruction: Reconstruction, scan: Scan) -> Fit:
+def _same(first: Geometry, second: Geometry) -> bool:
+    """Whether two geometries are one, up to what files and binning round off."""
+    if (first.volume_shape, first.detector_shape) != (second.volume_shape, second.detector_shape):
+        return False
+    return len(first) == len(second) and all(
+        np.allclose(getattr(first, name), getattr(second, name), rtol=0, atol=SAME) for name in ARRAYS
+    )
+
+
+def _fit(reconstruction: Reconstruction, scan: Scan, predicted: NDArray[Any]) -> Fit:
     data = as_numpy(scan.data).astype(np.float64)
     weights = as_numpy(scan.full_weights())
     counted = weights > 0
-    residual = np.asarray(reconstruction.predicted()) - data
+    residual = predicted - data
     left, all_ = ((weights * values**2).sum(axis=(1, 2, 3)) for values in (residual, data))
     count = int(np.count_nonzero(counted))
     # Weights that are all alike and 1, or masks of 0 and 1, do not tell how large the noise is.

@@ -139,7 +139,7 @@ def residuals(facts_: Facts) -> Section:
     }
     names = ", ".join(map(str, chosen))
     body = facts(rows) + picture(
-        visualization.show_projections(facts_.reconstruction, scan, views=chosen),
+        visualization.show_projections(facts_.predicted, scan, views=chosen),
         f"Misfit of all views, and data, prediction and residual of the views {names}",
         "How well each view fits; and data, what the volume predicts, and the difference, in the views that fit best,"
         f" typically and worst: {names}. A good residual looks like noise; shapes in it are what the model does not"
@@ -209,6 +209,13 @@ def slices(facts_: Facts) -> Section:
         '<p class="soft" id="slice-readout" aria-live="polite"></p>'
         "<noscript><p>The slices are drawn by JavaScript, which is switched off here.</p></noscript>"
     )
+    if facts_.derived.valid.any():
+        body += "<h3>What the voxels hold</h3>" + picture(
+            visualization.show_glyphs(facts_.reconstruction),
+            "Scattering functions of the middle slice as glyphs",
+            "The scattering function of voxels of the middle slice, seen along −z: the farther a surface reaches in a"
+            " direction, the stronger the scattering there; on the mean in grey, coloured by principal direction.",
+        )
     return Section("slices", "Slices", body)
 
 

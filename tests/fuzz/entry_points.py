@@ -3,7 +3,7 @@
 A new entry point joins by one function in any of these modules.
 """
 
-from tests.fuzz import export, phantoms, physics, pictures, workflow
+from tests.fuzz import export, phantoms, physics, pictures, report, solvers, workflow
 from tests.fuzz.table import TABLE, case, folder
 
-__all__ = ["TABLE", "case", "export", "folder", "phantoms", "physics", "pictures", "workflow"]
+__all__ = ["TABLE", "case", "export", "folder", "phantoms", "physics", "pictures", "report", "solvers", "workflow"]

@@ -87,6 +87,10 @@ def test_a_scan_is_binned_to_the_reconstruction(volume: Reconstruction) -> None:
     made = Reconstruction(np.zeros((8, 8, 8, 6), np.float32), 2, geometry.binned(2), scan.response)
     np.testing.assert_array_equal(matching_scan(made, scan).data, scan.binned(2).data)
     assert matching_scan(replace(made, geometry=geometry), scan) is scan
+    rounded = replace(geometry, j_offset=geometry.j_offset + 1e-12)
+    assert matching_scan(replace(made, geometry=rounded), scan) is scan
+    with pytest.raises(ValueError, match="the scan of this reconstruction"):
+        matching_scan(replace(made, geometry=replace(geometry, j_offset=geometry.j_offset + 0.1)), scan)
     with pytest.raises(ValueError, match="the scan of this reconstruction"):
         matching_scan(replace(made, response=IsotropicResponse()), scan)
     with pytest.raises(ValueError, match="the scan of this reconstruction"):
