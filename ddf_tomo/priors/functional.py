@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ddf_tomo._checks import message, number
-from ddf_tomo.operators.base import LinearOperator, Shape, is_number
+from ddf_tomo.operators.base import LinearOperator, Shape, as_tensor, is_number
 
 SAFETY = 1.02  # power iterations come from below
 
@@ -89,7 +89,9 @@ class Functional(ABC):
 
     def __call__(self, x: Any) -> float:
         """``weight · g(L x)``."""
-        x = torch.as_tensor(x)
+        x = as_tensor(x)
+        if x.dtype not in (torch.float32, torch.float64):
+            raise TypeError(message("x", "float32 or float64", x.dtype))
         return self.weight * float(self.value(self.apply(x)))
 
     def __mul__(self, factor: float) -> Functional:

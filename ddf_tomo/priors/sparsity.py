@@ -81,9 +81,10 @@ class GroupSparsity(Functional):
 
     def _groups(self, z: torch.Tensor) -> list[torch.Tensor]:
         """Views of the coefficients, those that go free among them (first, if at all)."""
-        count = z.shape[-1] if z.ndim else 0
+        if not z.ndim:
+            raise ValueError(message("x", "coefficients on the last axis", "a single number"))
         if self.per_order:
-            return list(z.split([2 * ell + 1 for ell in range(0, order_of(count) + 1, 2)], dim=-1))
+            return list(z.split([2 * ell + 1 for ell in range(0, order_of(z.shape[-1]) + 1, 2)], dim=-1))
         return [z[..., :1], z[..., 1:]] if self.leave_out_mean else [z]
 
     def value(self, z: torch.Tensor) -> torch.Tensor:

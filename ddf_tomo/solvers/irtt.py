@@ -14,12 +14,12 @@ from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.responses import RankTwoResponse, RankTwoSaxsResponse
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors.channel_matrix import ChannelMatrix
-from ddf_tomo.priors.functional import Functional
 from ddf_tomo.priors.positive_definite import OFF_DIAGONAL, PositiveDefinite
 from ddf_tomo.solvers.checkpoint import Checkpoint
 from ddf_tomo.solvers.fista import fista
 from ddf_tomo.solvers.iteration import Callback, Solution
 from ddf_tomo.solvers.misfit import Misfit, checked_operator
+from ddf_tomo.solvers.terms import as_list
 
 
 def irtt(
@@ -88,9 +88,6 @@ def irtt(
         hint = "its six numbers are harmonics; second-moment data: see rank_two_from_second_moment"
         raise ValueError(message("A", "a rank-2 response", type(A.response).__name__, hint))
     to_scaled, to_tensor = (ChannelMatrix(np.diag(np.array(OFF_DIAGONAL) ** power)) for power in (1.0, -1.0))
-    given = [regularisers] if isinstance(regularisers, Functional) else regularisers or []
-    if not isinstance(given, (list, tuple)):
-        raise TypeError(message("regularisers", "a Functional, or a list of them", type(given).__name__))
 
     def in_tensors(iteration: int, x: torch.Tensor, residual: float) -> bool | None:
         return None if callback is None else callback(iteration, to_tensor(x), residual)
@@ -98,7 +95,7 @@ def irtt(
     solution = fista(
         A @ to_tensor,
         y,
-        regularisers=[PositiveDefinite(scaled=True), *given],
+        regularisers=[PositiveDefinite(scaled=True), *as_list(regularisers)],
         weights=weights,
         iterations=iterations,
         noise_level=noise_level,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import message
+from ddf_tomo._checks import MOST_ITERATIONS, integer, message
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
 
 PIECE = 2**20
@@ -145,7 +145,7 @@ def largest_eigenvalue(
     size = math.sqrt(dot(start, start))
     v = start / size if size else torch.ones_like(start) / math.sqrt(max(start.numel(), 1))
     before, alphas, betas = torch.zeros_like(v), [], [0.0]
-    for _ in range(iterations):
+    for _ in range(integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)):
         u = apply(v)
         alphas.append(dot(u, v))
         u = u - alphas[-1] * v - betas[-1] * before

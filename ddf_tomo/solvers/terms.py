@@ -48,13 +48,8 @@ class Terms:
     """
 
     def __init__(self, regularisers: Any, like: torch.Tensor) -> None:
-        given = [] if regularisers is None else regularisers
-        given = [given] if isinstance(given, Functional) else given
-        if not isinstance(given, (list, tuple)):
-            raise TypeError(message("regularisers", "a Functional, or a list of them", type(given).__name__))
+        given = as_list(regularisers)
         for term in given:
-            if not isinstance(term, Functional):
-                raise TypeError(message("regularisers", "Functionals only", type(term).__name__))
             if not fits(like.shape, shape := term.domain_shape(like.shape)):
                 raise ValueError(
                     message(
@@ -121,3 +116,15 @@ class Terms:
             mapped = term.proximal(z, 0.5)
             told.append([type(term).__name__, term.weight, float(term.value(z)), math.sqrt(dot(mapped, mapped))])
         return told
+
+
+def as_list(regularisers: Any) -> list[Functional]:
+    """One term, several, or ``None``, as a list."""
+    given = [] if regularisers is None else regularisers
+    given = [given] if isinstance(given, Functional) else given
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(message("regularisers", "a Functional, or a list of them", type(given).__name__))
+    for term in given:
+        if not isinstance(term, Functional):
+            raise TypeError(message("regularisers", "Functionals only", type(term).__name__))
+    return list(given)
