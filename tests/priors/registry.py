@@ -1,4 +1,4 @@
-"""Every prior and constraint, one line each: what `test_registry` demands of one it demands of all."""
+"""Every prior and constraint, one line each: what `test_every_prior` demands of one it demands of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every solver with its settings, one line each: what `test_registry` demands of one it demands of all."""
+"""Every solver with its settings, one line each: what `test_every_solver` demands of one it demands of all."""
 
 from __future__ import annotations
 
