@@ -59,10 +59,11 @@ class Terms:
                     )
                 )
         self.all = [term for term in given if term.weight or term.is_constraint]
-        plain = sorted((term for term in self.all if term.operator is None), key=lambda term: not term.is_constraint)
-        self.simple = plain[0] if plain else None
-        self.composite = [term for term in self.all if term is not self.simple]
-        self.norms = [term.norm() for term in self.composite]
+        plain = [i for i, term in enumerate(self.all) if term.operator is None]
+        chosen = min(plain, key=lambda i: not self.all[i].is_constraint, default=None)
+        self.simple = None if chosen is None else self.all[chosen]
+        self.composite = [term for i, term in enumerate(self.all) if i != chosen]
+        self.norms = [term.norm() or 1.0 for term in self.composite]  # steps mean nothing to what sees nothing
 
     def value(self, x: torch.Tensor) -> float:
         """Sum of the terms; constraints give 0."""

@@ -109,6 +109,16 @@ def test_terms_are_told_apart():
     assert [type(term) for term in terms.composite] == [L1, Smoothness, PositiveDefinite]
     assert terms.duals(x)["dual1"].shape == (3, *SHAPE, 6)
     assert Terms(None, x).all == Terms([], x).all == []
+    once = L1()
+    assert Terms([once, once], x).composite == [once]  # twice the same is twice the weight
+
+
+@pytest.mark.parametrize("solve", [fista, pdhg, lbfgs])
+def test_a_single_voxel_has_no_differences(solve):
+    A = dense(np.eye(6), (1, 1, 1, 6))
+    terms = Smoothness((1, 1, 1)) if solve is lbfgs else TotalVariation((1, 1, 1))
+    found = solve(A, np.arange(6.0), regularisers=terms, iterations=300, progress=False)
+    np.testing.assert_allclose(found.x.ravel(), np.arange(6.0), atol=1e-9)
 
 
 @pytest.mark.parametrize("balance", [0.02, 0.3, 3.0])
