@@ -31,7 +31,7 @@ class ChannelMatrix(LinearOperator):
         self.domain_shape, self.range_shape = (None, None, None, columns), (None, None, None, rows)
 
     def norm(self, iterations: int = 0, seed: int = 0) -> float:
-        """Largest singular value, by decomposition."""
+        """Largest singular value, by decomposition, whatever ``iterations`` and ``seed``."""
         return float(torch.linalg.matrix_norm(self.matrix, 2))
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:

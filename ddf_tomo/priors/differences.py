@@ -34,7 +34,10 @@ class Differences(LinearOperator):
         self.range_shape = (3, *self.domain_shape)
 
     def norm(self, iterations: int = 0, seed: int = 0) -> float:
-        """Largest singular value, in closed form: the differences along an axis have ``2 - 2 cos(π k / n)``, k < n."""
+        """Largest singular value, in closed form, whatever ``iterations`` and ``seed``.
+
+        The squares of those along an axis of n voxels are ``2 - 2 cos(π k / n)``, k < n.
+        """
         return math.sqrt(sum(2 - 2 * math.cos(math.pi * (n - 1) / n) for n in self.domain_shape if n))
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:

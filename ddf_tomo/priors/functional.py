@@ -27,8 +27,6 @@ class Functional(ABC):
         Factor in front.
     is_constraint
         Whether ``g`` is 0 on a set and infinite off it, so that weights and steps mean nothing and `proximal` projects.
-    is_smooth
-        Whether `value` is differentiable, so that methods which follow gradients may use it.
 
     Examples
     --------
@@ -45,6 +43,7 @@ class Functional(ABC):
 
     @property
     def is_smooth(self) -> bool:
+        """Whether `value` is differentiable, so that methods which follow gradients may use it."""
         return False
 
     @abstractmethod
@@ -56,7 +55,7 @@ class Functional(ABC):
         """``argmin_u g(u) + |u - z|² / (2 step)``, without the weight (a solver puts it into ``step``)."""
 
     def proximal_dual(self, p: torch.Tensor, step: float) -> torch.Tensor:
-        """Proximal map of ``step · (weight · g)*``, the convex conjugate, by Moreau's identity."""
+        """``argmin_u (weight · g)*(u) + |u - p|² / (2 step)``, of the convex conjugate, by Moreau's identity."""
         return p - step * self.proximal(p / step, self.weight / step)
 
     def curvature(self, z: torch.Tensor) -> torch.Tensor:

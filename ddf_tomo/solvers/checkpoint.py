@@ -59,7 +59,7 @@ class Checkpoint:
         return time.monotonic() - self._written >= self.every_s
 
     def write(self, state: State, problem: Mapping[str, Any], residuals: list[float], stopped_by: str) -> None:
-        """Replace the file by one with this state."""
+        """Replace the file by one with this ``state`` of this ``problem``, its ``residuals`` and ``stopped_by``."""
         import h5py
 
         numbers = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}

@@ -74,7 +74,7 @@ class Misfit:
         return self.norm(self.residual(x)) ** 2 / 2
 
     def curvature(self, iterations: int = 10) -> float:
-        """``|W^(1/2) A|²``, the Lipschitz constant of the gradient, from below: see `largest_eigenvalue`.
+        """``|W^(1/2) A|²``, the Lipschitz constant of the gradient, from below in that many ``iterations`` of Lanczos.
 
         Algorithms that rest on it watch what they meet on their way, and raise it when it was too low. 1 if the
         operator is zero.
@@ -85,7 +85,7 @@ class Misfit:
         return found or 1.0
 
     def begin(self, x0: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Where to start: ``x``, ``A x - y`` and its norm; told if the numbers leave the range of their type."""
+        """Where to start, by default from ``x0 = 0``: ``x``, ``A x - y`` and its norm; overflows are told."""
         back = self.gradient(self.y)
         x = self.start(x0, like=back)
         r = -self.y if x0 is None else self.residual(x)
@@ -109,7 +109,7 @@ class Misfit:
         return x
 
     def subset(self, indices: Any) -> Misfit:
-        """The misfit of some views only (first axis of the data)."""
+        """The misfit of the views with these ``indices`` only (first axis of the data)."""
         part = object.__new__(Misfit)
         part.A, part.y = self.A.views(indices), self.y[np.asarray(indices)]
         part.weights = None if self.weights is None else self.weights[np.asarray(indices)]
