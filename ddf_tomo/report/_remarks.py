@@ -18,9 +18,9 @@ STILL_FALLING = 0.01  # relative change of the residual in the last iteration
 STRONG_EDGE = 0.2
 LOST = 0.01  # of the scattering, beside the detector; single voxels of noise are less
 CHECKED = (
-    "Looked at: what the data determine, residuals against noise, truncation, masked data, convergence, directions of"
-    " structure that no view sees, negative scattering."
+    "what the data determine, directions of structure that no view sees, truncation, convergence, negative scattering"
 )
+CHECKED_WITH_SCAN = "residuals against noise, single views that do not fit, masked data"
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Remark:
 def remarks(facts: Facts) -> list[Remark]:
     """All remarks, warnings first."""
     found = [remark for rule in RULES for remark in rule(facts)]
+    checked = CHECKED if facts.scan is None else f"{CHECKED}, {CHECKED_WITH_SCAN}"
     if not any(remark.kind == "warning" for remark in found):
-        found.insert(0, Remark("good", "No warnings", CHECKED))
+        found.insert(0, Remark("good", "No warnings", f"Looked at: {checked}."))
     return sorted(found, key=lambda remark: ("warning", "good", "note").index(remark.kind))
 
 

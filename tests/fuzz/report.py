@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -14,16 +15,22 @@ from tests.fuzz.table import Made, entry, folder
 from tests.fuzz.values import Source
 
 
+def coarse_report(**given: Any) -> Any:
+    """`write_report` with pictures of few pixels, which are most of its time; `pictures` fuzzes the pictures."""
+    from ddf_tomo.report import _html, write_report
+
+    with patch.object(_html, "PIXELS_PER_INCH", 20):
+        return write_report(**given)
+
+
 @entry("figures, report", 0.1)
 def _(s: Source) -> Made:
-    from ddf_tomo.report import write_report
-
     scan = s.scan(s.size(1, 4))
     shape = (*scan.geometry.volume_shape, 6)
     coefficients = s.one_of(s.noise(*shape), s.noise(*shape, positive=True), np.zeros(shape), np.ones(shape))
     residuals = s.one_of((), (3.0, 2.0, 1.0), (0.0, 0.0))
     made = dt.Reconstruction(coefficients, 2, scan.geometry, scan.response, residuals, s.one_of(None, 1e-5), {"a": 1})
-    return write_report, {
+    return coarse_report, {
         "reconstruction": made,
         "path": folder() / "report.html",
         "scan": s.one_of(None, scan),

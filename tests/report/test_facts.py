@@ -102,7 +102,8 @@ def test_a_scan_is_binned_to_the_reconstruction(volume: Reconstruction) -> None:
 
 def test_a_good_reconstruction_has_no_warnings(volume: Reconstruction, scan: Scan) -> None:
     assert told(volume, scan) == ""
-    assert "No warnings" in told(volume, scan, "good")
+    assert "residuals against noise" in told(volume, scan, "good")
+    assert "residuals" not in told(volume, None, "good")
     assert "size of a voxel" in told(volume, scan, "note")
 
 
