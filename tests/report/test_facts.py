@@ -10,9 +10,6 @@ import pytest
 from ddf_tomo import Geometry, IsotropicResponse, RankTwoResponse, Reconstruction, Scan, SecondMomentResponse
 from ddf_tomo.merits import data_misfit
 from ddf_tomo.phantoms import simulate, tilt_series
-
-pytest.importorskip("matplotlib")
-
 from ddf_tomo.report._facts import Facts, matching_scan
 from ddf_tomo.report._remarks import remark_list, remarks
 from tests.report.conftest import SHAPE
