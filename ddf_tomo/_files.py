@@ -58,7 +58,7 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = target.parent.resolve() / target.name
     place = target.parent
     with _writing_lock:
-        _remove_leftovers(place, target.name)
+        remove_leftovers(target)
         names = (f".{target.name}.{_machine()}.{os.getpid()}.{n}.part" for n in range(sys.maxsize))
         partial = next(place / name for name in names if place / name not in _writing)
         _writing.add(partial)
@@ -81,12 +81,12 @@ def _machine() -> str:
     return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
 
 
-def _remove_leftovers(folder: Path, name: str) -> None:
-    """Remove partial files of this name whose process, on this machine, is no longer there."""
-    pattern = re.compile(re.escape(f".{name}.{_machine()}.") + r"(\d{1,9})\.\d+\.part")
+def remove_leftovers(path: Path) -> None:
+    """Remove partial files of this path whose process, on this machine, is no longer there."""
+    pattern = re.compile(re.escape(f".{path.name}.{_machine()}.") + r"(\d{1,9})\.\d+\.part")
     with suppress(OSError):  # a folder that may not be listed, a file that may not be removed
-        for found in filter(None, map(pattern.fullmatch, os.listdir(folder))):
-            process, leftover = int(found[1]), folder / found[0]
+        for found in filter(None, map(pattern.fullmatch, os.listdir(path.parent))):
+            process, leftover = int(found[1]), path.parent.resolve() / found[0]
             if leftover not in _writing if process == os.getpid() else not _alive(process):
                 leftover.unlink(missing_ok=True)
 

@@ -4,90 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
-from ddf_tomo._checks import MOST_ITERATIONS, choice, even_order, flag, integer, message, number, sequence_of
-from ddf_tomo.operators.base import as_tensor
+from ddf_tomo._checks import choice, even_order, message, sequence_of
+from ddf_tomo._one_scan import Bar, OneScan, inside, of_harmonics, state_folder
+from ddf_tomo._plan import Plan
 from ddf_tomo.operators.observability import observability
-from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.priors import (
-    Functional,
-    NonNegativeFunction,
-    NonNegativeMean,
-    PositiveDefinite,
-    Smoothness,
-    TotalVariation,
-)
+from ddf_tomo.priors import Functional
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Checkpoint, Misfit, Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
-from ddf_tomo.solvers.regularisation_weight import (
-    FIRST,
-    WeightChoice,
-    cross_validated_weight,
-    discrepant_weight,
-    l_curve_weight,
-    response_scale,
-)
-
-PRIORS = ("auto", "tv", "smoothness")
-RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
-ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
-UNREGULARISED = 15
-SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
-
-
-@dataclass(frozen=True)
-class Method:
-    """An algorithm as `reconstruct` offers it: its function, iterations by default, and what it can take."""
-
-    solve: Callable[..., Solution]
-    iterations: int
-    takes_priors: bool = True
-    takes_constraints: bool = True
-    rounding: float = 0.0
-
-
-def _conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
-    solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
-    if not terms:
-        return solve()
-    if len(terms) == 1 and isinstance(terms[0], Smoothness):
-        return solve(tikhonov=terms[0].weight, penalty=terms[0].operator)
-    return nonlinear_cg(misfit.A, misfit.y, regularisers=list(terms), weights=misfit.weights, **how)
-
-
-def _proximal(solver: Callable[..., Solution]) -> Callable[..., Solution]:
-    def solve(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
-        return solver(misfit.A, misfit.y, regularisers=list(terms), weights=misfit.weights, **how)
-
-    return solve
-
-
-def _constrained(solver: Callable[..., Solution]) -> Callable[..., Solution]:
-    def solve(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
-        constraint = {"constraint": terms[0]} if terms else {}
-        return solver(misfit.A, misfit.y, weights=misfit.weights, **constraint, **how)
-
-    return solve
-
-
-METHODS = {
-    "cg": Method(_conjugate_gradients, 50, takes_constraints=False, rounding=ROUNDING),
-    "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
-    "fista": Method(_proximal(fista), 60),
-    "pdhg": Method(_proximal(pdhg), 100),
-    "sirt": Method(_constrained(sirt), 100, takes_priors=False),
-    "irtt": Method(_proximal(irtt), 60),
-}
+from ddf_tomo.solvers import Checkpoint
 
 
 def reconstruct(
@@ -113,7 +41,8 @@ def reconstruct(
     ----------
     scan
         Data, weights, geometry and response. Several scans (q-bins, energies, distances) are reconstructed one after
-        the other, each from where the one before ended, under one progress bar.
+        the other under one progress bar. With a prior each starts from the volume and the weight of the one before;
+        geometries and responses may differ.
     method
         ``"cg"`` (default): conjugate gradients, the fastest; ``"fista"``, ``"pdhg"``:
         first-order methods that can take constraints; ``"lbfgs"``: quasi-Newton; ``"sirt"``: simultaneous iterative
@@ -123,25 +52,26 @@ def reconstruct(
         (`observability`), and warns where that is none beyond the mean. Asking for more than is determined warns.
     prior
         ``"tv"``: total variation; ``"smoothness"``: square of the differences between neighbours; ``None``; or a
-        functional of your own from `ddf_tomo.priors`, with its weight. ``"auto"``: total variation where the method
-        takes priors.
+        functional of your own from `ddf_tomo.priors`, with its weight, in units of weights × data². ``"auto"``: total
+        variation where the method takes priors.
     weight
         Of the prior, relative to the response to a constant volume of the height of this one (so that it has no unit):
         typically 1e-3 … 1e-1. ``"auto"`` or ``"cross-validation"`` leaves one view in ten out and takes the weight that
         predicts them best; ``"discrepancy"`` that whose residual is the noise level; ``"l-curve"`` the corner of prior
-        against residual. Scans of fewer than ten views get 0.01.
+        against residual. Scans of fewer than ten views get 0.01. With a functional of your own a factor, 1 by default.
     positive
-        Constrain the function of each voxel to be nowhere negative (positive definite for tensors; with ``"sirt"``, a
-        mean that is not negative).
+        Constrain the function of each voxel to be nowhere negative, on a fine grid of directions (no negative
+        eigenvalue of tensors, which ``"irtt"`` sees to anyway; with ``"sirt"``, no negative mean). What the iterations
+        leave below zero is raised at the end, by mixing the voxel's function with its mean.
     iterations
         Number of iterations of the final solution; by default the method's own.
     noise_level
         Norm of the weighted residual of the truth: where to stop without a prior, and what ``weight="discrepancy"``
-        aims at. By default, where weights are known, the square root of the number of data, as it is if the weights are
-        inverse variances (for ``"discrepancy"`` only).
+        aims at, which by default is the square root of the number of data, as if weights were inverse variances.
     checkpoint
-        Folder to keep the state in, now and then; what was interrupted goes on from there with the same result. Not
-        removed at the end. A `Checkpoint` says how often.
+        Folder to keep the state in, every 30 seconds (a `Checkpoint` says how often): what was interrupted, by Ctrl-C,
+        a kill or a power cut, goes on from there with the same result, and what was complete goes on when asked for
+        more iterations. A folder of other data or wishes is refused. It is not removed at the end.
     progress
         Whether to show a progress bar; by default when it takes longer than two seconds.
 
@@ -167,206 +97,37 @@ def reconstruct(
     if not single and (isinstance(scan, (str, bytes)) or not isinstance(scan, Sequence)):
         raise TypeError(message("scan", "a ddf_tomo.Scan or several of them", type(scan).__name__))
     scans: list[Scan] = [scan] if isinstance(scan, Scan) else list(sequence_of(Scan, scan, "scan"))
-    plan = _Plan.checked(method, prior, weight, positive, iterations, noise_level, progress)
-    orders = [_chosen_order(each, ell_max, plan.prior is not None) for each in scans]
-    folder = _folder(checkpoint)
+    plan = Plan.checked(method, prior, weight, positive, iterations, noise_level, progress)
+    names = [""] if single else [f"scan {place + 1} of {len(scans)}" for place in range(len(scans))]
+    orders = []
+    for each, name in zip(scans, names, strict=True):
+        with _named(name):
+            plan.check_scan(each)
+            orders.append(_chosen_order(each, ell_max, plan.prior is not None, name))
+    folder = state_folder(checkpoint)
     done: list[Reconstruction] = []
-    with closing(_Bar(len(scans) * plan.expected, progress)) as bar:
-        for number_of_scan, (each, order) in enumerate(zip(scans, orders, strict=True)):
-            bar.name = "" if single else f"scan {number_of_scan + 1} of {len(scans)}, "
-            inside = folder if single else _folder(_inside(folder, str(number_of_scan)))
-            done.append(_one(each, order, plan, inside, bar, done[-1] if done else None))
+    with closing(Bar(len(scans) * plan.expected_iterations, progress)) as bar:
+        for place, (each, order, name) in enumerate(zip(scans, orders, names, strict=True)):
+            bar.name = name and f"{name}, "
+            kept = folder if folder is None or single else state_folder(inside(folder, str(place)))
+            with _named(name):
+                done.append(OneScan(each, order, plan, kept, bar, done[-1] if done else None).reconstruction())
     return done[0] if single else done
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The checked wishes."""
-
-    name: str
-    prior: str | Functional | None
-    weight: float | str
-    positive: bool
-    iterations: int
-    noise_level: float | None
-
-    @classmethod
-    def checked(
-        cls, method: Any, prior: Any, weight: Any, positive: Any, iterations: Any, noise_level: Any, progress: Any
-    ) -> _Plan:
-        choice(method, "method", tuple(METHODS))
-        taken = METHODS[method]
-        if prior is not None and not isinstance(prior, (str, Functional)):
-            raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
-        if isinstance(prior, str):
-            choice(prior, "prior", PRIORS)
-            if prior == "auto":
-                prior = "tv" if taken.takes_priors else None
-        if prior is not None and not taken.takes_priors:
-            raise ValueError(message("prior", f"None, as method {method!r} takes none", repr(prior)))
-        if isinstance(weight, str):
-            weight = choice(weight, "weight", RULES)
-            weight = RULES[1] if weight == "auto" else weight
-            if isinstance(prior, Functional):
-                weight = 1.0
-        else:
-            weight = number(weight, "weight", low=0.0)
-        positive = flag(positive, "positive")
-        if positive and not taken.takes_constraints:
-            found = f"False, as method {method!r} takes no constraints"
-            raise ValueError(message("positive", found, True, "'fista' does"))
-        if iterations is None:
-            # Without a prior the number of iterations is what keeps the noise out.
-            iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
-        iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
-        noise_level = None if noise_level is None else number(noise_level, "noise_level", low=0.0)
-        if progress is not None:
-            flag(progress, "progress")
-        return cls(method, prior or None, weight, positive, iterations, noise_level)
-
-    @property
-    def expected(self) -> int:
-        """About how many iterations there will be."""
-        return self.iterations + (5 * SEARCH_ITERATIONS if isinstance(self.weight, str) and self.prior else 0)
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors say which of several scans they are about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if name:
+            error.args = (f"{name}: {error}", *error.args[1:])
+        raise
 
 
-def _one(
-    scan: Scan, order: int, plan: _Plan, folder: Checkpoint | None, bar: _Bar, before: Reconstruction | None
-) -> Reconstruction:
-    method = METHODS[plan.name]
-    data = as_tensor(scan.data).detach().cpu()
-    weights = None if scan.weights is None else as_tensor(scan.weights).detach().cpu()
-    # Weights of mean 1 keep float32 sums in range whatever the units; the minimiser does not change.
-    unit = 1.0 if weights is None else float(weights[weights > 0].double().mean())
-    misfit = Misfit(
-        TensorXRayTransform(scan.geometry, scan.response, order), data, None if weights is None else weights / unit
-    )
-    scale, height = response_scale(misfit.A, misfit.weights, misfit.y)
-    of_harmonics = getattr(scan.response, "of_harmonics", True)
-    shape = scan.geometry.volume_shape
-
-    def terms(weight: float, rounding: float) -> list[Functional]:
-        if plan.prior is None or not weight:
-            return []
-        if isinstance(plan.prior, Functional):
-            return [weight / unit * plan.prior]
-        if plan.prior == "smoothness":
-            return [weight * scale * Smoothness(shape)]
-        return [weight * scale * height * TotalVariation(shape, tensor=not of_harmonics, smoothing=rounding * height)]
-
-    def fit(part: Misfit, weight: float, x0: torch.Tensor | None) -> Solution:
-        bar.stage("choosing the weight of the prior")
-        part_of = "all" if part is misfit else "some"
-        state = _inside(folder, f"{part_of}-views-{weight:.3g}.h5")
-        count = SEARCH_ITERATIONS if x0 is not None else SEARCH_ITERATIONS * 3 // 2
-        how = {"iterations": count, "callback": bar, "progress": False, "checkpoint": state}
-        return _conjugate_gradients(part, terms(weight, ROUNDING), x0=x0, **how)
-
-    start = None
-    if before is not None and before.coefficients.shape == tuple(misfit.A.domain_shape):
-        start = torch.from_numpy(before.coefficients).to(data) * (height / float(before.settings["height"]))
-    limit = None if plan.noise_level is None else plan.noise_level / unit**0.5
-    chosen = WeightChoice(plan.weight, start, ()) if not isinstance(plan.weight, str) else None
-    if chosen is None and plan.prior is None:
-        chosen = WeightChoice(0.0, start, ())
-    if chosen is None:
-        first = FIRST if before is None else float(before.settings["weight"])
-        count = misfit.y.numel() if misfit.weights is None else int((misfit.weights > 0).sum())
-        expected = (count / unit) ** 0.5
-        if plan.weight == "cross-validation":
-            chosen = cross_validated_weight(fit, misfit, first=first)
-        elif plan.weight == "discrepancy":
-            if limit is None and weights is None:
-                raise ValueError(message("noise_level", "a number, where the scan has no weights", None))
-            chosen = discrepant_weight(fit, misfit, expected if limit is None else limit, first=first)
-        else:
-            chosen = l_curve_weight(fit, misfit, terms(1.0, ROUNDING)[0])
-    bar.stage("reconstructing")
-    constraints = [_constraint(plan.name, order, of_harmonics)] if plan.positive and plan.name != "irtt" else []
-    solution = method.solve(
-        misfit,
-        [*terms(chosen.weight, method.rounding), *constraints],
-        iterations=plan.iterations,
-        noise_level=limit,
-        x0=chosen.x,
-        callback=bar,
-        progress=False,
-        checkpoint=_inside(folder, "final.h5"),
-    )
-    norm = misfit.norm(misfit.y)
-    from ddf_tomo import __version__
-
-    return Reconstruction(
-        solution.x.numpy(),
-        order,
-        scan.geometry,
-        scan.response,
-        tuple(residual * unit**0.5 for residual in solution.residuals),
-        scan.voxel_size_m,
-        {
-            "method": plan.name,
-            "prior": plan.prior if isinstance(plan.prior, str) else repr(plan.prior),
-            "weight": float(chosen.weight),
-            "weight_from": plan.weight if isinstance(plan.weight, str) and plan.prior else "given",
-            "positive": plan.positive,
-            "iterations": solution.iterations,
-            "stopped_by": solution.stopped_by,
-            "residual_share": solution.residuals[-1] / norm if norm else 0.0,
-            "height": height,
-        },
-        {
-            **scan.provenance,
-            "title": scan.title,
-            "ddf_tomo": __version__,
-            "torch": torch.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-
-
-class _Bar:
-    """One progress bar over all that a call does; a callback of solvers."""
-
-    def __init__(self, total: int, show: bool | None) -> None:
-        self.name = ""
-        # Without the caller's wish it appears only when the call takes longer than two seconds.
-        self.bar = tqdm(total=total, disable=show is False, delay=0.0 if show else 2.0, leave=bool(show))
-
-    def stage(self, text: str) -> None:
-        self.bar.set_description(self.name + text, refresh=False)
-
-    def __call__(self, iteration: int, x: torch.Tensor, residual: float) -> None:
-        self.bar.total = max(self.bar.total, self.bar.n + 1)
-        self.bar.update()
-
-    def close(self) -> None:
-        self.bar.total = self.bar.n
-        self.bar.close()
-
-
-def _folder(checkpoint: Any) -> Checkpoint | None:
-    """Where the states of the stages go, made if it is not there."""
-    if checkpoint is None:
-        return None
-    folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    if not folder.path.parent.is_dir() or folder.path.is_file():
-        raise ValueError(message("checkpoint", "a folder, or a name for one in an existing folder", str(folder.path)))
-    folder.path.mkdir(exist_ok=True)
-    return folder
-
-
-def _constraint(method: str, order: int, of_harmonics: bool) -> Functional:
-    if not of_harmonics:
-        return PositiveDefinite()
-    return NonNegativeMean() if method == "sirt" else NonNegativeFunction(order)
-
-
-def _inside(folder: Checkpoint | None, name: str) -> Checkpoint | None:
-    return None if folder is None else Checkpoint(folder.path / name, folder.every_s)
-
-
-def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool) -> int:
-    if not getattr(scan.response, "of_harmonics", True):
+def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool, name: str) -> int:
+    if not of_harmonics(scan.response):
         if ell_max not in ("auto", 2):
             raise ValueError(message("ell_max", "2 or 'auto' for a rank-2 tensor", repr(ell_max)))
         return 2
@@ -378,7 +139,8 @@ def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool) -> int:
             # Few views, or one axis: with a prior a start can be made at directions, but nobody should be left unaware.
             order = report.automatic_ell_max(regularised=True) if regularised else 0
             warnings.warn(
-                f"these {len(scan)} views alone do not determine directions everywhere; ell_max={order} was chosen"
+                (name and f"{name}: ")
+                + f"these {len(scan)} views alone do not determine directions everywhere; ell_max={order} was chosen"
                 + (", and the prior carries part of it" if order else ": more views or tilts are needed"),
                 UserWarning,
                 stacklevel=3,

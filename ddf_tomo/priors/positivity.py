@@ -10,6 +10,8 @@ from ddf_tomo.priors.channel_matrix import ChannelMatrix
 from ddf_tomo.priors.functional import Functional
 
 MOST_DIRECTIONS = 100_000
+FINE_DIRECTIONS = 1000
+VOXELS_AT_ONCE = 4096
 
 
 class NonNegativeMean(Functional):
@@ -75,3 +77,32 @@ class NonNegativeFunction(Functional):
 
     def proximal(self, z: torch.Tensor, step: float) -> torch.Tensor:
         return z.clamp(min=0)
+
+
+def nowhere_negative(x: torch.Tensor, ell_max: int) -> torch.Tensor:
+    """The function of each voxel, mixed with its mean as far as it takes not to be negative in any of 1000 directions.
+
+    Parameters
+    ----------
+    x
+        Coefficients, their number on the last axis.
+    ell_max
+        Their order.
+
+    Returns
+    -------
+    torch.Tensor
+        A new volume. Zero where the mean was negative.
+
+    Examples
+    --------
+    >>> nowhere_negative(torch.tensor([[-1.0, 0, 0, 5, 0, 0], [2.0, 0, 0, 0.1, 0, 0]]), 2)
+    tensor([[0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+            [2.0000, 0.0000, 0.0000, 0.1000, 0.0000, 0.0000]])
+    """
+    harmonics = torch.as_tensor(evaluate(half_sphere_grid(FINE_DIRECTIONS), even_order(ell_max))).to(x)[:, 1:]
+    voxels = x.flatten(0, -2)
+    lowest = torch.cat([(part[:, 1:] @ harmonics.mT).amin(-1, keepdim=True) for part in voxels.split(VOXELS_AT_ONCE)])
+    mean = voxels[:, :1].clamp(min=0)
+    share = torch.where(lowest < -mean, mean / torch.where(lowest < 0, -lowest, 1), 1)
+    return torch.cat([mean, share * voxels[:, 1:]], dim=-1).reshape(x.shape)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ddf_tomo._checks import FileFormatError, file_path, message, number
-from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
+from ddf_tomo._files import read_header, reading_hdf5, remove_leftovers, replaced_when_complete, write_header
 
 LAYOUT = "ddf_tomo checkpoint 1"
 State = dict[str, Any]  # tensors, and numbers
@@ -23,7 +23,9 @@ class Checkpoint:
 
     Given to a solver, it is written now and then and at the end. If the file is there already, the solver goes on from
     it, with the same result as without the interruption; asked for more iterations, it goes on from the last one. A
-    file of another problem (data, operator, settings) is refused.
+    file of another problem (data, operator, settings) is refused, and one of more iterations than are asked for.
+
+    Ctrl-C loses what was done since the last writing, no more than a kill does.
 
     Parameters
     ----------
@@ -81,6 +83,7 @@ class Checkpoint:
         ValueError
             If it is one of another problem.
         """
+        remove_leftovers(self.path)
         if not self.path.exists():
             return None
         with reading_hdf5(self.path, "a checkpoint") as file:
@@ -89,11 +92,7 @@ class Checkpoint:
             stored = header["problem"]
             tensors = {name: torch.from_numpy(file[f"state/{name}"][()]) for name in file.get("state", ())}
         if different := sorted(name for name in problem | stored if not _same(problem.get(name), stored.get(name))):
-            wanted = ", ".join(f"{name}={problem.get(name)!r}" for name in different)
-            there = ", ".join(f"{name}={stored.get(name)!r}" for name in different)
-            raise ValueError(
-                message("checkpoint", wanted, f"{there} in {self.path}", "remove it, or name another file")
-            )
+            raise ValueError(self._refusal(_told(problem, different, "these"), _told(stored, different, "other")))
         if set(state) != set(numbers) | set(tensors):
             raise FileFormatError(
                 message("checkpoint", f"a state of {sorted(state)}", sorted(set(numbers) | set(tensors)))
@@ -101,6 +100,20 @@ class Checkpoint:
         for name, value in state.items():
             state[name] = tensors[name].to(value) if isinstance(value, torch.Tensor) else numbers[name]
         return residuals, stopped_by
+
+    def check_length(self, residuals: list[float], iterations: int) -> None:
+        """Raise ``ValueError`` if what was read went on for longer than this."""
+        if (there := len(residuals) - 1) > iterations:
+            raise ValueError(self._refusal(f"at most iterations={iterations}", f"{there}"))
+
+    def _refusal(self, expected: str, found: str) -> str:
+        return message("checkpoint", expected, f"{found} in {self.path}", "remove it, or name another file")
+
+
+def _told(problem: Mapping[str, Any], names: list[str], which: str) -> str:
+    """Settings by their values; of data, weights and operator only that they are not the same."""
+    settings = [f"{name}={problem.get(name)!r}" for name in names if name not in ("sums", "shapes", "dtype")]
+    return ", ".join(settings) or f"{which} data, weights and operator"
 
 
 def _same(first: Any, second: Any) -> bool:

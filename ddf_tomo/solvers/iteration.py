@@ -118,9 +118,10 @@ def iterate(
     residuals, stopped_by = [residual], "noise level" if residual <= limit else "iterations"
     if file is not None and (found := file.read(state, problem)) is not None:
         residuals, stopped_by = found
+        file.check_length(residuals, iterations)
         if stopped_by == "noise level" and residuals[-1] > limit:
             stopped_by = "iterations"
-    done = len(residuals) - 1
+    done = kept = len(residuals) - 1
     # Without the caller's wish a bar appears only when the run takes longer than two seconds.
     delay, leave = (0.0 if progress else 2.0), bool(progress)
     with tqdm(total=iterations, initial=done, desc=name, disable=progress is False, delay=delay, leave=leave) as bar:
@@ -142,7 +143,8 @@ def iterate(
                 stopped_by = "convergence"
             if file is not None and file.due:
                 file.write(state, problem, residuals, stopped_by)
-    if file is not None and len(residuals) - 1 > done:
+                kept = len(residuals) - 1
+    if file is not None and len(residuals) - 1 > kept:
         file.write(state, problem, residuals, stopped_by)
     return Solution(state["x"], tuple(residuals), stopped_by)
 

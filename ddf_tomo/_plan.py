@@ -1,0 +1,159 @@
+"""What `reconstruct` can do: its methods, and the wishes of a call, checked against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ddf_tomo._checks import MOST_ITERATIONS, choice, flag, integer, message, number
+from ddf_tomo.operators.base import fits, shape_text
+from ddf_tomo.priors import Functional, Smoothness
+from ddf_tomo.scan import Scan
+from ddf_tomo.solvers import Misfit, Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
+
+PRIORS = ("auto", "tv", "smoothness")
+RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
+ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
+UNREGULARISED = 15
+SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
+
+
+@dataclass(frozen=True)
+class Method:
+    """An algorithm as `reconstruct` offers it: its function, iterations by default, and what it can take."""
+
+    solve: Callable[..., Solution]
+    iterations: int
+    takes_priors: bool = True
+    takes_constraints: bool = True
+    rounding: float = 0.0
+    of_tensors: bool = False
+
+
+def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
+    """The linear method where the prior is quadratic, the nonlinear one where it is not."""
+    solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
+    if not terms:
+        return solve()
+    if len(terms) == 1 and isinstance(terms[0], Smoothness):
+        return solve(tikhonov=terms[0].weight, penalty=terms[0].operator)
+    return nonlinear_cg(misfit.A, misfit.y, regularisers=list(terms), weights=misfit.weights, **how)
+
+
+def _proximal(solver: Callable[..., Solution]) -> Callable[..., Solution]:
+    def solve(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
+        return solver(misfit.A, misfit.y, regularisers=list(terms), weights=misfit.weights, **how)
+
+    return solve
+
+
+def _constrained(solver: Callable[..., Solution]) -> Callable[..., Solution]:
+    def solve(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
+        constraint = {"constraint": terms[0]} if terms else {}
+        return solver(misfit.A, misfit.y, weights=misfit.weights, **constraint, **how)
+
+    return solve
+
+
+METHODS = {
+    "cg": Method(conjugate_gradients, 50, takes_constraints=False, rounding=ROUNDING),
+    "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
+    "fista": Method(_proximal(fista), 60),
+    "pdhg": Method(_proximal(pdhg), 100),
+    "sirt": Method(_constrained(sirt), 100, takes_priors=False),
+    "irtt": Method(_proximal(irtt), 60, of_tensors=True),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checked wishes of a call."""
+
+    name: str
+    prior: str | Functional | None
+    weight: float | str
+    positive: bool
+    iterations: int
+    noise_level: float | None
+
+    @classmethod
+    def checked(
+        cls, method: Any, prior: Any, weight: Any, positive: Any, iterations: Any, noise_level: Any, progress: Any
+    ) -> Plan:
+        """From what was given to `reconstruct`."""
+        taken = METHODS[choice(method, "method", tuple(METHODS))]
+        prior = _checked_prior(prior, method)
+        weight = _checked_weight(weight, prior)
+        positive = flag(positive, "positive")
+        if positive and not taken.takes_constraints:
+            found = f"False, as method {method!r} takes no constraints"
+            raise ValueError(message("positive", found, True, "'fista' does"))
+        if iterations is None:
+            # Without a prior the number of iterations is what keeps the noise out.
+            iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
+        iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
+        if noise_level is not None:
+            aims = weight == "discrepancy"
+            noise_level = number(noise_level, "noise_level", low=0.0, low_open=aims)
+            if prior is not None and not aims:
+                hint = "it is where to stop without a prior, and what weight='discrepancy' aims at"
+                raise ValueError(
+                    message("noise_level", f"None with prior={prior!r}, weight={weight!r}", noise_level, hint)
+                )
+        if progress is not None:
+            flag(progress, "progress")
+        return cls(method, prior, weight, positive or taken.of_tensors, iterations, noise_level)
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.name]
+
+    @property
+    def expected_iterations(self) -> int:
+        """About how many there will be for a scan."""
+        return self.iterations + (5 * SEARCH_ITERATIONS if isinstance(self.weight, str) else 0)
+
+    def check_scan(self, scan: Scan) -> None:
+        """Raise if a scan does not allow what was asked for; told before the work, which may take hours."""
+        if self.method.of_tensors and getattr(scan.response, "of_harmonics", True):
+            expected = f"one for harmonics, which {type(scan.response).__name__} sees"
+            hint = "second moments become rank-2 data by operators.rank_two.rank_two_from_second_moment"
+            raise ValueError(message("method", expected, repr(self.name), hint))
+        if self.weight == "discrepancy" and self.noise_level is None and scan.weights is None:
+            raise ValueError(message("noise_level", "a number, where the scan has no weights", None))
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise if a prior of the caller's own does not fit volumes of this shape."""
+        if isinstance(self.prior, Functional) and not fits(shape, on := self.prior.domain_shape(shape)):
+            raise ValueError(message("prior", f"one on ({shape_text(shape)})", f"{self.prior!r} on ({shape_text(on)})"))
+
+
+def _checked_prior(prior: Any, method: str) -> str | Functional | None:
+    takes = METHODS[method].takes_priors
+    if prior is not None and not isinstance(prior, (str, Functional)):
+        raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
+    if isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
+        return "tv" if takes else None
+    if prior is not None and not takes:
+        raise ValueError(message("prior", f"None, as method {method!r} takes none", repr(prior)))
+    if isinstance(prior, Functional) and METHODS[method].rounding and not prior.is_smooth:
+        hint = "give it smoothing=, where it takes that, or take method='fista' or 'pdhg'"
+        raise ValueError(message("prior", f"a smooth one, as method {method!r} follows gradients", prior, hint))
+    return prior
+
+
+def _checked_weight(weight: Any, prior: str | Functional | None) -> float | str:
+    """A number (without prior 0), or the name of the rule that finds it."""
+    own = isinstance(prior, Functional)
+    if not isinstance(weight, str):
+        weight = number(weight, "weight", low=0.0)
+        if weight and prior is None:
+            raise ValueError(message("weight", "'auto' or 0 without a prior", weight))
+        return weight
+    rule = choice(weight, "weight", RULES)
+    if rule != "auto" and (prior is None or own):
+        expected = "'auto', or a factor, with a prior of your own" if own else "'auto' or 0 without a prior"
+        raise ValueError(message("weight", expected, repr(rule)))
+    return float(own) if own or prior is None else (RULES[1] if rule == "auto" else rule)
