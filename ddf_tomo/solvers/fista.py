@@ -18,6 +18,8 @@ from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, itera
 from ddf_tomo.solvers.misfit import Misfit, dot
 from ddf_tomo.solvers.terms import Terms
 
+MOST_INNER = 1000
+
 
 @torch.no_grad()
 def fista(
@@ -54,7 +56,7 @@ def fista(
     weights
         Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum.
     inner_iterations
-        Dual iterations for each proximal map that has no closed form.
+        Dual iterations for each proximal map that has no closed form; twice as many from where they turn out too few.
     iterations, noise_level, x0, callback, progress, checkpoint
         As in `cgls`.
     tolerance
@@ -81,7 +83,7 @@ def fista(
     tensor([0.2000, 0.2000, 3.0000, 3.0000])
     """
     misfit = Misfit(A, y, weights)
-    inner_iterations = integer(inner_iterations, "inner_iterations", low=1)
+    inner_iterations = integer(inner_iterations, "inner_iterations", low=1, high=MOST_INNER)
     x, r, residual = misfit.begin(x0)
     terms = Terms(regularisers, x)
     # What rounding leaves of a difference of two predictions tells nothing about the operator.
@@ -97,21 +99,28 @@ def fista(
         gradient = misfit.gradient(r_v)
         while True:
             lipschitz = state["lipschitz"]
-            x_new = terms.proximal(v - gradient / lipschitz, 1 / lipschitz, state, inner_iterations)
+            x_new = terms.proximal(v - gradient / lipschitz, 1 / lipschitz, state, state["inner"])
             r_new = misfit.residual(x_new)
             moved, seen = x_new - v, misfit.norm(r_new - r_v)
             if seen <= smallest or seen**2 <= lipschitz * dot(moved, moved) * (1 + 1e-6):
                 break
             state["lipschitz"] = 1.2 * lipschitz
-        if dot(moved, x_new - x) < 0:
+        residual = misfit.norm(r_new)
+        value, before = residual**2 / 2 + terms.value(x_new), state["value"]
+        rises = before is not None and value > before * (1 + 1e-6)
+        if rises or dot(moved, x_new - x) < 0:
             state["t"] = 1.0
-        state |= {"x": x_new, "r": r_new, "x_before": x, "r_before": r}
-        return Step(misfit.norm(r_new), relative_change(x_new, x))
+        if rises and momentum == 0 and terms.composite:
+            # Exact proximal maps without momentum go downhill.
+            state["inner"] = min(2 * state["inner"], MOST_INNER)
+        state |= {"x": x_new, "r": r_new, "x_before": x, "r_before": r, "value": value}
+        return Step(residual, relative_change(x_new, x))
 
-    start = {"x": x, "r": r, "x_before": x, "r_before": r, "t": 1.0, "lipschitz": 0.0}
+    start = {"x": x, "r": r, "x_before": x, "r_before": r, "t": 1.0}
+    numbers = {"lipschitz": 0.0, "value": None, "inner": inner_iterations}
     return iterate(
         "FISTA",
-        start | terms.duals(x),
+        start | numbers | terms.duals(x),
         step,
         residual,
         identity(misfit, terms=terms.identity(misfit), inner=inner_iterations) if checkpoint is not None else {},
