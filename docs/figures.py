@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 import ddf_tomo as dt
 from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, orders
+from ddf_tomo.phantoms import simulate, tilt_series
+from ddf_tomo.visualization import show_glyphs
 
 FOLDER = Path(__file__).parent / "figures"
 BEAM, J, K, INK, GREY = "#d55e00", "#0072b2", "#009e73", "0.1", "0.6"
@@ -259,9 +261,17 @@ def tensor_xray_transform() -> Figure:
     return figure
 
 
+def fibre_bundles() -> Figure:
+    """What a reconstruction looks like: scattering functions on a slice of a simulated sample."""
+    geometry = tilt_series((32, 32, 32))
+    scan = simulate("bundles", geometry, dt.SaxsResponse(EIGHTHS), noise=0.02)
+    return show_glyphs(dt.reconstruct(scan, ell_max=4))
+
+
 def drawings() -> dict[str, Figure]:
     """All figures by the names of their files."""
-    named = {drawing.__name__: drawing() for drawing in (conventions, harmonics, xray_transform, tensor_xray_transform)}
+    plain = (conventions, harmonics, xray_transform, tensor_xray_transform, fibre_bundles)
+    named = {drawing.__name__: drawing() for drawing in plain}
     return named | {f"response_{name}": response_figure(*content) for name, content in RESPONSES.items()}
 
 

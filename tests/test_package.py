@@ -115,11 +115,16 @@ def test_the_extras_are_there():
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-TEXTS = [path.relative_to(ROOT) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+PAGES = (
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+TEXTS = [path.relative_to(ROOT) for path in PAGES]
 
 
 def needs(code):
-    return [name for name in sorted(NEIGHBOURS) if re.search(rf"import {name}|interop.*{name}|\bplot\(", code)]
+    drawn = ["matplotlib"] if re.search(r"write_report|show_", code) else []
+    return [name for name in sorted(NEIGHBOURS) if re.search(rf"import {name}|interop.*{name}|\bplot\(", code)] + drawn
 
 
 def a_mumott_user():
@@ -140,7 +145,14 @@ def a_mumott_user():
     return {"run_sigtt": run_sigtt, "data_container": DataContainer("their_file.h5")}
 
 
-PREPARED = {"docs/mumott.md": a_mumott_user}
+def a_reader():
+    """What the front page takes for granted: a file."""
+    geometry = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.5], views=(12, 24))
+    simulate(helicoidal_fibres, geometry, ddf_tomo.SecondMomentResponse(), noise=0.02).write("scan.h5")
+    return {}
+
+
+PREPARED = {"README.md": a_reader, "docs/mumott.md": a_mumott_user}
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=str)
