@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo benchmark lint format types docstrings docs figures clean
+.PHONY: help venv test demo benchmark lint format types docstrings docs notebooks figures clean
 
 VENV ?= .venv
 # The first interpreter that runs and is new enough.
@@ -34,6 +34,7 @@ $(VENV)/.for-%: $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 $(VENV)/.for-tests: EXTRAS := dev,mumott,astra,viz
+$(VENV)/.for-notebooks: EXTRAS := notebooks,mumott,viz
 $(VENV)/.for-demo: EXTRAS := mumott,viz
 $(VENV)/.for-docs: EXTRAS := docs,mumott,viz
 # The package alone; the runner is no neighbour.
@@ -62,6 +63,9 @@ docstrings: $(VENV)/.for-tests ## run the examples in the docstrings
 
 docs: $(VENV)/.for-docs ## build the manual as a site, docs/_build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/.for-notebooks ## run the tutorials; with their figures they go to notebooks/_executed
+	$(BIN)/python .ci/notebooks.py --to notebooks/_executed
 
 figures: $(VENV)/.for-tests ## draw the figures of the manual again
 	$(BIN)/python docs/figures.py

@@ -13,7 +13,7 @@ import torch
 from tests.public_names import public_names
 
 # Modules that are being written or rewritten; this list only ever gets shorter.
-NOT_YET = ("ddf_tomo.priors", "ddf_tomo.solvers")
+NOT_YET: tuple[str, ...] = ()
 ARRAYS = re.compile(r"\b(Array|ArrayLike|NDArray|Tensor)\b")
 SHAPE = re.compile(r"[Ss]hape|\(\.\.\.|\([\w…]+, |\blike\b|\b[Aa]s in\b|\bnumber\b|array of")
 

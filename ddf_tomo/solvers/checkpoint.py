@@ -102,7 +102,7 @@ class Checkpoint:
         return residuals, stopped_by
 
     def check_length(self, residuals: list[float], iterations: int) -> None:
-        """Raise ``ValueError`` if what was read went on for longer than this."""
+        """Raise ``ValueError`` if the ``residuals`` that were read go on for longer than these ``iterations``."""
         if (there := len(residuals) - 1) > iterations:
             raise ValueError(self._refusal(f"at most iterations={iterations}", f"{there}"))
 
