@@ -15,7 +15,7 @@ from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.visualization._planes import Plane, edge_of_a_voxel, panel_sizes, planes
 from ddf_tomo.visualization.colours import CODES, draw_ball, draw_wheel, slice_colour
 from ddf_tomo.visualization.style import (
-    STYLES,
+    UNKNOWN,
     Style,
     colour_bar,
     colour_map,
@@ -97,6 +97,7 @@ def show_slices(
                 rows[str(title)] = (scalars_of(volume, str(name)), style, volume.voxel_size_m)
             else:
                 rows[str(title)] = (real_array(volume, str(title), (None, None, None)), style, voxel_size_m)
+        style = style.in_units_of(UNKNOWN)  # of arrays alone
         rows = {title: (values, style, size) for title, (values, _, size) in rows.items()}
         common = True
     cuts = [planes(values.shape, at, size or voxel_size_m) for values, _, size in rows.values()]
@@ -110,7 +111,7 @@ def show_slices(
         if not common:
             colour_bar(figure, drawn, list(row), style.unit or style.label, fraction=0.04)
     if common:
-        label = (style.label if style is not STYLES["scalar"] else "", unit or style.unit)
+        label = (style.label if name != "scalar" else "", unit or style.unit)
         text = f"{label[0]} ({label[1]})" if all(label) else label[0] or label[1]
         colour_bar(figure, drawn, list(np.ravel(grid)), text, fraction=0.04)
     return write_figure(figure, path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,7 +17,7 @@ from ddf_tomo._checks import choice, file_path, message, neighbour, real_array
 from ddf_tomo._files import replaced_when_complete
 
 FORMATS = ("png", "pdf", "svg")
-DPI = 150
+DPI, NOTEBOOK_DPI = 150, 100
 TITLE, LABEL, TICK = 9, 8, 7
 """Font sizes, in points."""
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "0.55"
@@ -184,7 +186,16 @@ def new_figure(width: float, height: float) -> Any:
     ImportError
         If matplotlib is missing; the message says how to install it.
     """
-    return neighbour("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    figure = neighbour("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    # Jupyter shows figures by itself only once pyplot was imported.
+    figure._repr_png_ = partial(_png, figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=NOTEBOOK_DPI)
+    return drawn.getvalue()
 
 
 def dress(axis: Any, title: str = "", across: str = "", up: str = "") -> None:

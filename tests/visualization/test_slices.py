@@ -78,6 +78,13 @@ def test_volumes_of_a_figure_share_a_scale_and_say_what_they_are():
     assert unnamed.get_ylabel() == "1/m"
 
 
+def test_arrays_of_a_quantity_have_its_label_and_unit():
+    volume = np.ones((3, 4, 5))
+    for unit, label in (("", "mean scattering (data unit/voxel)"), ("1/m", "mean scattering (1/m)")):
+        figure = show_slices({"volume": volume}, unit=unit, quantity="mean")
+        assert figure.axes[-1].get_ylabel() == label
+
+
 def test_quantities_of_a_reconstruction_have_their_own_looks():
     made = reconstruction(voxel_size_m=1e-3, provenance={"data_unit": "1e-12 rad^2"})
     figure = show_slices(made, quantity=("mean", "fractional_anisotropy", "strength"))

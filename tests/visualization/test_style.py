@@ -134,3 +134,16 @@ def test_convergence_of_one_and_of_several():
 def test_convergence_refuses_what_are_no_residuals(bad):
     with pytest.raises((ValueError, TypeError), match="results"):
         show_convergence(bad)
+
+
+def test_a_notebook_shows_figures_without_pyplot():
+    code = """
+import sys
+from IPython.core.formatters import DisplayFormatter
+from ddf_tomo.visualization import show_convergence
+shown, _ = DisplayFormatter().format(show_convergence([2.0, 1.0]))
+assert shown["image/png"][:4] == b"\\x89PNG", shown
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    pytest.importorskip("IPython")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,116 @@
+"""Execute every tutorial in ``notebooks/``, each in a fresh kernel of the interpreter that runs this program.
+
+``python .ci/notebooks.py [--to FOLDER] [--timeout SECONDS] [NAME ...]``. The scripts are jupytext's percent format; the
+executed notebooks, with their figures, go to the folder. The program fails where a cell does, and says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).parents[1] / "notebooks"
+LINES_OF_A_CELL = 12  # shown when it fails
+MOST_SECONDS = 300
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Execute the tutorials in notebooks/ and fail where one does.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of scripts, or how they begin; by default all")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="write the executed notebooks here, as .ipynb")
+    parser.add_argument("--timeout", type=int, default=MOST_SECONDS, help="seconds that one cell may take")
+    parser.add_argument("--folder", type=Path, default=SCRIPTS, help="of the scripts")
+    options = parser.parse_args(arguments)
+    scripts = [s for s in sorted(options.folder.glob("*.py")) if s.stem.startswith(tuple(options.names) or "")]
+    if not scripts:
+        parser.error(f"no script in {options.folder} of these names: {', '.join(options.names) or 'any'}")
+    failures = 0
+    for script in scripts:
+        start = time.perf_counter()
+        failure = execute(script, options.to, options.timeout)
+        print(f"{script.name}: {failure or 'ran'} ({time.perf_counter() - start:.0f} s)", flush=True)
+        failures += bool(failure)
+    return int(failures > 0)
+
+
+def execute(script: Path, target: Path | None, timeout: int = MOST_SECONDS) -> str:
+    """Run one script; what failed in plain words, or nothing. The notebook is written in either case."""
+    import jupytext
+    import nbformat
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = jupytext.read(script)
+    failure = ""
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # where the notebook's files go
+            run(notebook, folder, timeout)
+    except CellExecutionError as error:
+        failure = f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        failure = f"took longer than {timeout} s"
+    except DeadKernelError:
+        failure = "its process died"
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target / f"{script.stem}.ipynb")
+    return failure and f"FAILED in {last_executed(notebook)}\n{failure}\n"
+
+
+def run(notebook: Any, folder: str, timeout: int) -> None:
+    """Execute the cells in this folder, keeping the outputs in the notebook."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the event loop, which says nothing about the tutorial
+        from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+        from jupyter_client.manager import AsyncKernelManager
+        from nbclient import NotebookClient
+
+        class ThisInterpreter(KernelSpecManager):
+            """Whatever kernels are installed, and under whatever name: the one that is tested is this one."""
+
+            def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+                command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+        manager = AsyncKernelManager(kernel_spec_manager=ThisInterpreter(), kernel_name="python3")
+        manager.connection_file = os.path.join(folder, "kernel.json")
+        if os.name == "posix":
+            manager.transport = "ipc"  # needs no port
+        client = NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": folder}})
+        client.execute(env=environment())
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def environment() -> dict[str, str]:
+    """The caller's, with figures inside the notebook, and this package before any other of its name."""
+    paths = [os.fspath(SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait cost a hundredfold where cores are shared
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # of tqdm, where there are no widgets
+    }
+
+
+def last_executed(notebook: Any) -> str:
+    """The cell that was reached last, with the heading above it."""
+    heading, reached = "", ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+        elif cell.get("execution_count") or cell.get("outputs"):
+            lines = cell.source.splitlines()
+            shown = [f"    {line}" for line in lines[:LINES_OF_A_CELL]] + ["    …"] * (len(lines) > LINES_OF_A_CELL)
+            reached = "\n".join([f"this cell of “{heading}”:", *shown])
+    return reached or "its first cell"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
