@@ -25,6 +25,7 @@ from ddf_tomo.priors import (
     Smoothness,
     TotalVariation,
 )
+from ddf_tomo.priors.positive_definite import OFF_DIAGONAL
 from ddf_tomo.priors.positivity import nowhere_negative
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
@@ -98,10 +99,8 @@ class OneScan:
             progress=False,
             checkpoint=self.state("final.h5"),
         )
-        x, residuals = solution.x, list(solution.residuals)
-        if plan.positive and self.of_harmonics and plan.name != "sirt":
-            # Constraints behind operators hold in the limit, and this one between its directions not even there.
-            x = nowhere_negative(x, self.order)
+        x, residuals = self.raised(solution.x), list(solution.residuals)
+        if x is not solution.x:
             residuals[-1] = misfit.norm(misfit.residual(x))
         norm = misfit.norm(misfit.y)
         settings = {
@@ -149,6 +148,15 @@ class OneScan:
         if not self.of_harmonics:
             return [PositiveDefinite()]
         return [NonNegativeMean() if self.plan.name == "sirt" else NonNegativeFunction(self.order)]
+
+    def raised(self, x: torch.Tensor) -> torch.Tensor:
+        """Constraints behind operators hold in the limit only, between their directions not even there: the rest."""
+        if not self.constraints() or self.plan.name == "sirt":
+            return x
+        if self.of_harmonics:
+            return nowhere_negative(x, self.order)
+        lengths = x.new_tensor(OFF_DIAGONAL)
+        return PositiveDefinite(scaled=True).proximal(x * lengths, 1.0) / lengths
 
     def warm_start(self) -> torch.Tensor | None:
         """The volume of the scan before, of the height of this one; orders that it lacks are zero.

@@ -117,7 +117,11 @@ class Plan:
 
     def check_scan(self, scan: Scan) -> None:
         """Raise if a scan does not allow what was asked for; told before the work, which may take hours."""
-        if self.method.of_tensors and getattr(scan.response, "of_harmonics", True):
+        harmonics = getattr(scan.response, "of_harmonics", True)
+        if self.name == "sirt" and self.positive and not harmonics:
+            hint = "'irtt', 'fista' and 'pdhg' can"
+            raise ValueError(message("positive", "False, as method 'sirt' cannot see to that for tensors", True, hint))
+        if self.method.of_tensors and harmonics:
             expected = f"one for harmonics, which {type(scan.response).__name__} sees"
             hint = "second moments become rank-2 data by operators.rank_two.rank_two_from_second_moment"
             raise ValueError(message("method", expected, repr(self.name), hint))

@@ -61,8 +61,8 @@ def reconstruct(
         against residual. Scans of fewer than ten views get 0.01. With a functional of your own a factor, 1 by default.
     positive
         Constrain the function of each voxel to be nowhere negative, on a fine grid of directions (no negative
-        eigenvalue of tensors, which ``"irtt"`` sees to anyway; with ``"sirt"``, no negative mean). What the iterations
-        leave below zero is raised at the end, by mixing the voxel's function with its mean.
+        eigenvalue of tensors, which ``"irtt"`` sees to anyway; with ``"sirt"``, no negative mean). What little the
+        iterations leave below zero is raised at the end, by mixing the voxel's function with its mean.
     iterations
         Number of iterations of the final solution; by default the method's own.
     noise_level
