@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ddf_tomo import Reconstruction, Scan, SecondMomentResponse, datasets, reconstruct
 from ddf_tomo._checks import neighbour
 from ddf_tomo._files import replaced_when_complete
-from ddf_tomo.derived import Derived
 from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import Truth, helicoidal_fibres, simulate, tilt_series
+from ddf_tomo.report import write_report
 from ddf_tomo.retrieval import Maps, retrieve
-from ddf_tomo.visualization import show_directions, show_maps, show_slices
+from ddf_tomo.visualization import show_directions, show_glyphs, show_maps, show_slices
 
 VOXELS = (32, 32, 32)
 STRONG_ROD = np.s_[:, 1640:2080]  # pixels well within the strongly scattering one of the four rods
@@ -89,7 +89,7 @@ def absorption_volume(folder: Path) -> Figures:
     volume = reconstruct(scan)
     volume.save(folder / "ct_volume.h5")
     density = volume.coefficients[..., 0]
-    show_slices({"attenuation": density}, folder / "ct_volume.png", "per voxel")
+    show_slices({"attenuation": density}, folder / "ct_volume.png", quantity="attenuation")
     bright = density > 0.5 * np.percentile(density, 99.9)
     return {
         "axis, columns off the detector's centre": round(float(scan.geometry.j_offset.mean()), 2),
@@ -107,14 +107,11 @@ def tensor_volume(folder: Path) -> Figures:
     scan.write(folder / "fibres_scan.h5")
     volume = reconstruct(scan)
     volume.save(folder / "fibres_volume.h5")
-    found, truth = volume.derived(), helicoidal_fibres(VOXELS)
-    show_directions(
-        {
-            "truth": (truth.directions, _strength(truth.derived())),
-            "reconstruction": (found.direction, _strength(found)),
-        },
-        folder / "fibres_directions.png",
-    )
+    volume.save(folder / "fibres_volume.vti")  # for ParaView
+    truth = helicoidal_fibres(VOXELS)
+    show_directions({"truth": truth.derived(), "reconstruction": volume}, folder / "fibres_directions.png")
+    show_glyphs(volume, axis="y", path=folder / "fibres_glyphs.png")
+    write_report(volume, folder / "fibres_report.html", scan=scan, truth=truth, title="Simulated helicoidal fibres")
     return {
         "noise of the maps, share of the strongest signal": round(noise / strongest, 4),
         **_merits(volume, truth),
@@ -158,13 +155,8 @@ def inside_mumott(folder: Path) -> Figures:
     coefficients = np.asarray(output["result"]["x"])
     ours = Reconstruction.load(folder / "fibres_volume.h5")
     volume = Reconstruction(coefficients, 2, ours.geometry, ours.response)
-    theirs = volume.derived()
     show_directions(
-        {
-            "run_sigtt with our projector": (theirs.direction, _strength(theirs)),
-            "reconstruct": (ours.derived().direction, _strength(ours.derived())),
-        },
-        folder / "fibres_directions_mumott.png",
+        {"run_sigtt with our projector": volume, "reconstruct": ours}, folder / "fibres_directions_mumott.png"
     )
     return _merits(volume, helicoidal_fibres(VOXELS))
 
@@ -178,10 +170,6 @@ def _merits(volume: Reconstruction, truth: Truth) -> Figures:
         "correlation of the mean with the truth": round(merits.mean_correlation, 4),
         "error of the coefficients, share of the true ones": round(merits.nrmse_shared_orders, 4),
     }
-
-
-def _strength(derived: Derived) -> NDArray[Any]:
-    return np.where(derived.valid, derived.mean * derived.fractional_anisotropy, 0)
 
 
 def _mean_axis(angle_rad: NDArray[Any], weight: NDArray[Any]) -> float:

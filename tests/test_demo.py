@@ -29,11 +29,13 @@ def test_all_steps_leave_what_they_promise(tmp_path, monkeypatch):
     assert merits[1]["axis, columns off the detector's centre"] == pytest.approx(-6.34, abs=0.3)
     assert merits[2]["direction error, degrees: median"] < 6
     assert "left out" in merits[3] or merits[3]["direction error, degrees: median"] < 8
-    for name in ("four_rods_maps", "ct_volume", "fibres_directions"):
+    for name in ("four_rods_maps", "ct_volume", "fibres_directions", "fibres_glyphs"):
         assert (folder / f"{name}.png").stat().st_size > 10_000
     assert Maps.load(folder / "four_rods_maps.h5").valid.mean() > 0.95
     assert Reconstruction.load(folder / "ct_volume.h5").ell_max == 0
     assert len(Scan.read(folder / "fibres_scan.h5")) == 255
+    assert (folder / "fibres_report.html").read_text().rstrip().endswith("</html>")
+    assert (folder / "fibres_volume.vti").stat().st_size > 10_000
     assert not list(folder.glob("*.part"))
 
 
