@@ -33,7 +33,7 @@ $(BIN)/python: $(REQUIREMENTS)
 $(VENV)/.for-%: $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
-$(VENV)/.for-tests: EXTRAS := dev,mumott,astra,viz
+$(VENV)/.for-tests: EXTRAS := dev,mumott,astra,viz,notebooks
 $(VENV)/.for-notebooks: EXTRAS := notebooks,mumott,viz
 $(VENV)/.for-demo: EXTRAS := mumott,viz
 $(VENV)/.for-docs: EXTRAS := docs,mumott,viz
@@ -76,5 +76,5 @@ format: $(VENV)/.for-tests ## format the code
 
 clean: ## remove environments, caches and what tests and demo wrote
 	rm -rf $(VENV) .venv-bare build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov \
-		demo_output docs/_build docs/_generated
+		demo_output docs/_build docs/_generated notebooks/_executed
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

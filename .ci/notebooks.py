@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     for script in scripts:
         start = time.perf_counter()
         failure = execute(script, options.to, options.timeout)
-        print(f"{script.name}: {failure or 'ran'} ({time.perf_counter() - start:.0f} s)", flush=True)
+        after = f"{time.perf_counter() - start:.0f} s"
+        print(
+            f"{script.name}: FAILED after {after} in {failure}" if failure else f"{script.name}: ran in {after}",
+            flush=True,
+        )
         failures += bool(failure)
     return int(failures > 0)
 
@@ -60,30 +63,38 @@ def execute(script: Path, target: Path | None, timeout: int = MOST_SECONDS) -> s
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target / f"{script.stem}.ipynb")
-    return failure and f"FAILED in {last_executed(notebook)}\n{failure}\n"
+    return failure and f"{last_executed(notebook)}\n{failure}\n"
 
 
 def run(notebook: Any, folder: str, timeout: int) -> None:
     """Execute the cells in this folder, keeping the outputs in the notebook."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the event loop, which says nothing about the tutorial
-        from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-        from jupyter_client.manager import AsyncKernelManager
-        from nbclient import NotebookClient
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from traitlets import default
 
-        class ThisInterpreter(KernelSpecManager):
-            """Whatever kernels are installed, and under whatever name: the one that is tested is this one."""
+    class ThisInterpreter(KernelSpecManager):
+        """Whatever kernels are installed under whatever names: what is tested is this interpreter."""
 
-            def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-                command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=command, display_name="Python 3", language="python")
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
 
-        manager = AsyncKernelManager(kernel_spec_manager=ThisInterpreter(), kernel_name="python3")
-        manager.connection_file = os.path.join(folder, "kernel.json")
-        if os.name == "posix":
-            manager.transport = "ipc"  # needs no port
-        client = NotebookClient(notebook, km=manager, timeout=timeout, resources={"metadata": {"path": folder}})
-        client.execute(env=environment())
+    class Kernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _this_interpreter(self) -> KernelSpecManager:
+            return ThisInterpreter()
+
+        @default("connection_file")
+        def _beside_the_files_of_the_notebook(self) -> str:
+            return os.path.join(folder, "kernel.json")
+
+        @default("transport")
+        def _without_a_port(self) -> str:
+            return "ipc" if os.name == "posix" else "tcp"
+
+    files = {"metadata": {"path": folder}}
+    NotebookClient(notebook, kernel_manager_class=Kernel, timeout=timeout, resources=files).execute(env=environment())
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -108,8 +119,9 @@ def last_executed(notebook: Any) -> str:
         elif cell.get("execution_count") or cell.get("outputs"):
             lines = cell.source.splitlines()
             shown = [f"    {line}" for line in lines[:LINES_OF_A_CELL]] + ["    …"] * (len(lines) > LINES_OF_A_CELL)
-            reached = "\n".join([f"this cell of “{heading}”:", *shown])
-    return reached or "its first cell"
+            place = f"this cell under “{heading}”:" if heading else "this cell:"
+            reached = "\n".join([place, *shown])
+    return reached or "its first cell:"
 
 
 if __name__ == "__main__":

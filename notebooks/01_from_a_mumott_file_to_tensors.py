@@ -13,9 +13,10 @@
 # %% [markdown]
 # # From a MUMOTT file to tensors
 #
-# You have a scan in MUMOTT's HDF5 layout, and you know MUMOTT. Here the same file goes three ways: through MUMOTT, through
-# MUMOTT with our projector inside, and through `ddf_tomo.reconstruct`. Then you see what differs, why, and what you can
-# do with the result. It takes about a minute on two cores, most of it MUMOTT's compilation, and needs no download.
+# You have a scan in MUMOTT's HDF5 layout, and you know MUMOTT. Here the same file goes three ways: through MUMOTT,
+# through MUMOTT with our projector inside, and through `ddf_tomo.reconstruct`. Then you see what differs, why, and
+# what you can do with the result. It takes about a minute on two cores, most of it MUMOTT's compilation, and needs no
+# download.
 #
 # You need `pip install "ddf_tomo[mumott,viz]"`.
 
@@ -55,12 +56,12 @@ torch.set_num_threads(1)  # MUMOTT's import raises it to all cores, which so sma
 # %% [markdown]
 # ## A file
 #
-# So that there is something to read, we simulate a SAXS tensor scan: fibres that turn from layer to layer as in bone, eight
-# azimuthal segments, 96 views with tilts up to 45°, 2 % noise. The data are projected on a grid twice as fine as the one that
-# reconstructs them. (With the same grid every method would look better than it is.)
+# So that there is something to read, we simulate a SAXS tensor scan: fibres that turn from layer to layer as in bone,
+# eight azimuthal segments, 96 views with tilts up to 45°, 2 % noise. The data are projected on a grid twice as fine as
+# the one that reconstructs them. (With the same grid every method would look better than it is.)
 #
-# **Put your own file here**, and leave this cell out. The comparison with the truth then falls away; the rest works as it
-# stands.
+# **Put your own file here**, and leave this cell out. The comparison with the truth then falls away; the rest works as
+# it stands.
 
 # %%
 VOXELS = (16, 16, 16)
@@ -75,7 +76,8 @@ FILE = "scan.h5"  # your own file
 # %% [markdown]
 # ## Read twice
 #
-# MUMOTT reads the file into a `DataContainer`, we into a `Scan`. Reading and writing this layout with us needs no MUMOTT.
+# MUMOTT reads the file into a `DataContainer`, we into a `Scan`. Reading and writing this layout with us needs no
+# MUMOTT.
 
 # %%
 container = DataContainer(FILE)
@@ -83,8 +85,8 @@ scan = ddf_tomo.Scan.read(FILE)
 scan
 
 # %% [markdown]
-# It is the same data, and the same geometry: ours has for every view the unit vectors of the beam and of the detector's axes in
-# the sample's frame, which MUMOTT spreads over rotations and direction vectors.
+# It is the same data, and the same geometry: ours has for every view the unit vectors of the beam and of the
+# detector's axes in the sample's frame, which MUMOTT spreads over rotations and direction vectors.
 
 # %%
 of_mumott = geometry_from(container.geometry)
@@ -102,8 +104,8 @@ scan.geometry
 show_beams(scan.geometry)
 
 # %% [markdown]
-# And what can these views tell? A structure in the sample is seen only by beams perpendicular to its wave vector ξ, so that it
-# is not enough to have more data than unknowns. For every ξ the report counts which harmonics are determined.
+# And what can these views tell? A structure in the sample is seen only by beams perpendicular to its wave vector ξ, so
+# that it is not enough to have more data than unknowns. For every ξ the report counts which harmonics are determined.
 # `reconstruct` asks it too, and chooses `ell_max` accordingly.
 
 # %%
@@ -112,8 +114,9 @@ print(ddf_tomo.observability(scan.geometry, scan.response, ell_max=8).summary())
 # %% [markdown]
 # ## Three reconstructions
 #
-# First MUMOTT by itself: `run_sigtt` minimises the squared residual plus a Laplacian, whose weight you choose. We take the
-# best of a few, which one can only know because the truth is known here; it was found with our projector, as that is quicker.
+# First MUMOTT by itself: `run_sigtt` minimises the squared residual plus a Laplacian, whose weight you choose. We take
+# the best of a few, which one can only know because the truth is known here; it was found with our projector, as that
+# is quicker.
 
 # %%
 ELL_MAX = 4
@@ -132,8 +135,8 @@ found["MUMOTT"] = as_reconstruction(run_sigtt(container, **OPTIONS))
 seconds["MUMOTT"] = time.perf_counter() - start
 
 # %% [markdown]
-# Then the same pipeline with our projector inside. Only `Projector=` is new. It compiles nothing for a geometry, so that it
-# starts at once, and its back-projection is the exact transpose of its projection.
+# Then the same pipeline with our projector inside. Only `Projector=` is new. It compiles nothing for a geometry, so
+# that it starts at once, and its back-projection is the exact transpose of its projection.
 
 # %%
 start = time.perf_counter()
@@ -141,8 +144,8 @@ found["MUMOTT, our projector"] = as_reconstruction(run_sigtt(container, Projecto
 seconds["MUMOTT, our projector"] = time.perf_counter() - start
 
 # %% [markdown]
-# And ours. Nothing is chosen by hand: `ell_max` comes from the geometry, the prior is total variation, and its weight is the
-# one that best predicts views which were left out. That search is part of the time.
+# And ours. Nothing is chosen by hand: `ell_max` comes from the geometry, the prior is total variation, and its weight
+# is the one that best predicts views which were left out. That search is part of the time.
 
 # %%
 start = time.perf_counter()
@@ -172,8 +175,8 @@ show_slices(volumes("mean"), quantity="mean", voxel_size_m=scan.voxel_size_m)
 show_directions({"truth": truth.derived(), **found}, voxel_size_m=scan.voxel_size_m)
 
 # %% [markdown]
-# Figures of merit over the voxels of the sample. The direction error is the median over voxels, each counted by its true
-# anisotropy; χ² per datum is about 1 where a volume explains the data to within their noise.
+# Figures of merit over the voxels of the sample. The direction error is the median over voxels, each counted by its
+# true anisotropy; χ² per datum is about 1 where a volume explains the data to within their noise.
 
 # %%
 rows = [
@@ -198,17 +201,17 @@ compare(found["ddf_tomo"], truth)
 # %% [markdown]
 # ## What differs, and why
 #
-# **The prior.** MUMOTT's Laplacian punishes every change by its square, so that edges of the sample are the first to go.
-# Total variation punishes the size of a change and keeps edges. Ours is coupled over all coefficients of a voxel: it treats a
-# sample and the same sample turned alike, which a penalty on single coefficients does not.
+# **The prior.** MUMOTT's Laplacian punishes every change by its square, so that edges of the sample are the first to
+# go. Total variation punishes the size of a change and keeps edges. Ours is coupled over all coefficients of a voxel:
+# it treats a sample and the same sample turned alike, which a penalty on single coefficients does not.
 #
-# **Its weight.** One view in ten is left out, and the weight is taken whose reconstruction best predicts it. The truth is
-# not used, so that it works on your data as it does here.
+# **Its weight.** One view in ten is left out, and the weight is taken whose reconstruction best predicts it. The truth
+# is not used, so that it works on your data as it does here.
 #
-# **The transpose.** Gradients are made with the back-projection, which ought to be the exact transpose of the projection.
-# MUMOTT's interpolates in the volume where the projection interpolates on the detector, which is close to it but not the same: a
-# gradient descent then follows a direction that is not the gradient, and near the solution its line search ends early.
-# Positive data hide the difference, zero-mean ones show it:
+# **The transpose.** Gradients are made with the back-projection, which ought to be the exact transpose of the
+# projection. MUMOTT's interpolates in the volume where the projection interpolates on the detector, which is close to
+# it but not the same: a gradient descent then follows a direction that is not the gradient, and near the solution its
+# line search ends early. Positive data hide the difference, zero-mean ones show it:
 
 # %%
 theirs = SAXSProjector(container.geometry)
@@ -222,8 +225,8 @@ for name, projector in (("MUMOTT", wrapped), ("ours", ours)):
 # %% [markdown]
 # ## Look closer
 #
-# What is in a voxel? Glyphs show the scattering function itself. Fibres scatter across themselves, so that each glyph is a
-# disc that stands upright on its fibre; the colour is that of the fibre.
+# What is in a voxel? Glyphs show the scattering function itself. Fibres scatter across themselves, so that each glyph
+# is a disc that stands upright on its fibre; the colour is that of the fibre.
 
 # %%
 show_glyphs(found["ddf_tomo"])
@@ -235,8 +238,8 @@ show_glyphs(found["ddf_tomo"])
 show_projections(found["ddf_tomo"], scan, channels=[0, 4])
 
 # %% [markdown]
-# And was it iterated long enough? The line is the norm that noise alone would have; far below it a volume repeats the noise.
-# The curve starts low, as the search for the weight ended near the solution.
+# And was it iterated long enough? The line is the norm that noise alone would have; far below it a volume repeats the
+# noise. The curve starts low, as the search for the weight ended near the solution.
 
 # %%
 show_convergence(found["ddf_tomo"], noise_level=scan.data.size**0.5)
@@ -244,8 +247,8 @@ show_convergence(found["ddf_tomo"], noise_level=scan.data.size**0.5)
 # %% [markdown]
 # ## Quantities, files, report
 #
-# `derived()` has what one writes about in a paper, with units. `valid` says where there is sample: elsewhere directions and
-# ratios describe noise.
+# `derived()` has what one writes about in a paper, with units. `valid` says where there is sample: elsewhere
+# directions and ratios describe noise.
 
 # %%
 volume = found["ddf_tomo"]
@@ -256,8 +259,8 @@ for name in ("mean", "fractional_anisotropy", "order_parameter"):
 print("principal directions  ", derived.direction.shape)
 
 # %% [markdown]
-# The suffix chooses the format: `.h5` for everything (and for `Reconstruction.load`), `.vti` for ParaView with tensors for its
-# tensor glyphs, and MUMOTT's layout of results.
+# The suffix chooses the format: `.h5` for everything (and for `Reconstruction.load`), `.vti` for ParaView with tensors
+# for its tensor glyphs, and MUMOTT's layout of results.
 
 # %%
 volume.save("volume.h5")
@@ -269,8 +272,8 @@ for name in ("volume.h5", "volume.vti", "volume_for_mumott.h5"):
     print(f"{name:22} {os.path.getsize(name) / 1e3:6.0f} kB")
 
 # %% [markdown]
-# One HTML file holds it all, with a volume that turns under the mouse, and opens offline. It begins with what you should
-# know before you believe the pictures; the call gives back these warnings.
+# One HTML file holds it all, with a volume that turns under the mouse, and opens offline. It begins with what you
+# should know before you believe the pictures; the call gives back these warnings.
 
 # %%
 write_report(volume, "report.html", scan=scan, truth=truth.coefficients)
@@ -278,9 +281,10 @@ write_report(volume, "report.html", scan=scan, truth=truth.coefficients)
 # %% [markdown]
 # ## The same with directional dark field
 #
-# A full-field image through a mask is blurred by the sample, and retrieval measures the covariance of that blur in every
-# pixel: three numbers a pixel, its second moments Θ along the detector's axes, where SAXS has eight segments. The beam, the
-# sample and the projector are the same. Only the *response* differs, the matrix between harmonics and channels.
+# A full-field image through a mask is blurred by the sample, and retrieval measures the covariance of that blur in
+# every pixel: three numbers a pixel, its second moments Θ along the detector's axes, where SAXS has eight segments.
+# The beam, the sample and the projector are the same. Only the *response* differs, the matrix between harmonics and
+# channels.
 
 # %%
 dark_field = simulate(helicoidal_fibres, geometry, ddf_tomo.SecondMomentResponse(), noise=0.02)
@@ -289,10 +293,12 @@ print(f"ell_max = {moments.ell_max} was chosen")
 compare(moments, truth)
 
 # %% [markdown]
-# Three second moments hold only azimuthal orders 0 and 2 about the beam. Each beam's orders differ in the sample's frame, so that
-# many beams tell more than one, but for a structure at ξ only those perpendicular to it count: 12 of the 15 numbers up
-# to ℓ = 4 can be had, however many views there are. So only ℓ ≤ 2 is determined. The principal direction is there; the finer
-# shape of the function, by which one tells crossing fibres from a broad distribution, is not. SAXS segments hold all of it.
+# Three second moments hold only azimuthal orders 0 and 2 about the beam. Each beam's orders differ in the sample's
+# frame, so that many beams tell more than one, but for a structure at ξ only those perpendicular to it count: 12 of
+# the 15 numbers up to ℓ = 4 can be had, however many views there are. So only ℓ ≤ 2 is determined. The principal
+# direction is there; the finer shape of the function, by which one tells crossing fibres from a broad distribution, is
+# not. SAXS segments hold all of it.
 #
-# MUMOTT can reconstruct such a scan as well, with our responses as its basis set: see
-# [working with MUMOTT](../docs/mumott.md). Your own loss, solver or projector: [the next tutorial](02_projectors_in_your_own_code.py).
+# MUMOTT can reconstruct such a scan as well, with our responses as its basis set: see [working with
+# MUMOTT](../docs/mumott.md). Your own loss, solver or projector: [the next
+# tutorial](02_projectors_in_your_own_code.py).
