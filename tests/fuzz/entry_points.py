@@ -3,7 +3,19 @@
 A new entry point joins by one function in any of these modules.
 """
 
-from tests.fuzz import export, phantoms, physics, pictures, report, solvers, workflow
+from tests.fuzz import export, phantoms, physics, pictures, reconstruct, report, solvers, workflow
 from tests.fuzz.table import TABLE, case, folder
 
-__all__ = ["TABLE", "case", "export", "folder", "phantoms", "physics", "pictures", "report", "solvers", "workflow"]
+__all__ = [
+    "TABLE",
+    "case",
+    "export",
+    "folder",
+    "phantoms",
+    "physics",
+    "pictures",
+    "reconstruct",
+    "report",
+    "solvers",
+    "workflow",
+]

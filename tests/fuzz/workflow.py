@@ -144,32 +144,6 @@ def _(s: Source) -> Made:
     }
 
 
-@entry("reconstruct", 1.0)
-def _(s: Source) -> Made:
-    scan = s.scan(s.one_of(2, 3, 12))
-    ell_max = 2 if not scan.response.of_harmonics else s.one_of(0, 2)
-    options = {"smoothness": s.one_of("auto", 0.0, 0.1), "noise_level": s.one_of(None, 0.1)}
-    return dt.reconstruct, {
-        "scan": scan,
-        "method": "cg",
-        "ell_max": ell_max,
-        "iterations": 3,
-        "progress": False,
-    } | options
-
-
-@entry("reconstruct, damaged scans", 1.5)
-def _(s: Source) -> Made:
-    scan = s.scan(s.one_of(1, 2, 12))
-
-    def call(**given: Any) -> Any:
-        made = dt.Scan(geometry=scan.geometry, response=scan.response, **given)
-        result = dt.reconstruct(made, ell_max=2, iterations=3, progress=False)
-        return result, result.derived(), result.predicted()
-
-    return call, {"data": scan.data, "weights": scan.weights, "diode": scan.diode, "voxel_size_m": scan.voxel_size_m}
-
-
 @entry("derive, angle_between")
 def _(s: Source) -> Made:
     coefficients = s.noise(*s.sizes(3), 6)
