@@ -8,10 +8,12 @@ files outside ``docs`` become links to their pages here, and names such as ``ddf
 from __future__ import annotations
 
 import inspect
+import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.public_names import names_of, public_modules
@@ -104,10 +106,10 @@ def benchmark_results() -> dict[str, str]:
 
 
 def notebooks() -> dict[str, str]:
-    """The tutorials, which are Python scripts with cells of text and code; not executed here, CI does that."""
+    """The tutorials: cells of text and code, with their outputs where ``make notebooks`` has run them."""
     pages = {}
     for script in sorted((ROOT / "notebooks").glob("*.py")):
-        text = "\n\n".join(page_of_cells(script.read_text()))
+        text = "\n\n".join(page_of_cells(script.read_text(), outputs_of(script)))
         hint = f"*This page is the script `notebooks/{script.name}`; `jupytext --to ipynb` makes a notebook of it.*"
         head, _, rest = text.partition("\n")
         if not head.startswith("# "):
@@ -116,8 +118,32 @@ def notebooks() -> dict[str, str]:
     return pages
 
 
-def page_of_cells(script: str) -> Iterator[str]:
-    """Markdown of a script in jupytext's percent format."""
+def outputs_of(script: Path) -> dict[str, str]:
+    """What the cells of an executed tutorial gave, by their code: what was changed since has none."""
+    executed = script.parent / "_executed" / f"{script.stem}.ipynb"
+    cells = json.loads(executed.read_text())["cells"] if executed.exists() else []
+    return {
+        "".join(cell["source"]).strip(): "\n\n".join(filter(None, map(shown, cell["outputs"])))
+        for cell in cells
+        if cell["cell_type"] == "code"
+    }
+
+
+def shown(output: dict[str, Any]) -> str:
+    """An output of a cell, as Markdown."""
+    data = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
+    if "image/png" in data:
+        return f'<img alt="" src="data:image/png;base64,{data["image/png"].replace(chr(10), "")}">'
+    if "text/html" in data:  # blank lines would end it
+        return re.sub(r"\n\s*\n", "\n", data["text/html"])
+    if "text/markdown" in data:
+        return data["text/markdown"]
+    text = "".join(output.get("text", "")) if output.get("name") == "stdout" else data.get("text/plain", "")
+    return f"```text\n{text.strip()}\n```" if text.strip() else ""
+
+
+def page_of_cells(script: str, outputs: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Markdown of a script in jupytext's percent format, with the outputs of its cells where there are any."""
     for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
         first, _, body = cell.partition("\n")
         if "[markdown]" in first or "[md]" in first:
@@ -125,6 +151,7 @@ def page_of_cells(script: str) -> Iterator[str]:
             yield re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip()
         elif body.strip():
             yield f"```python\n{body.strip()}\n```"
+            yield from filter(None, [outputs.get(body.strip())])
 
 
 def commands() -> str:

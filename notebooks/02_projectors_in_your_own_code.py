@@ -276,7 +276,7 @@ show_convergence(runs)
 
 # %% [markdown]
 # A wrapped operator is one of ours: it has gradients for torch (the derivative of a linear map is the map, its
-# gradient what you gave as the transpose), `to_scipy`, `views` where that makes sense, and it goes into every solver
+# gradient what you gave as the transpose), it has `to_scipy`, and it goes into every solver
 # here. Whether torch's gradients are right can be asked, too, in double precision:
 
 # %%

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,31 @@ def test_a_script_becomes_a_page(pages):
     script = text + '# %%\nx = 1\n\n\n# %% tags=["a"]\nprint(x)\n'
     cells = ["# Title\n\nSome *text*.", "```python\nx = 1\n```", "```python\nprint(x)\n```"]
     assert list(pages.page_of_cells(script)) == cells
+
+
+def test_a_page_shows_what_the_cells_gave(pages, tmp_path):
+    picture = {"output_type": "display_data", "data": {"image/png": "iVBO\nRw0=\n", "text/plain": "<Figure>"}}
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["3\n"]},
+        {"output_type": "stream", "name": "stderr", "text": "a warning"},
+        {"output_type": "execute_result", "data": {"text/html": "<table>\n\n</table>", "text/plain": "x"}},
+        {"output_type": "execute_result", "data": {"text/markdown": ["| a |\n", "|---|"], "text/plain": "x"}},
+        {"output_type": "execute_result", "data": {"text/plain": "7"}},
+        picture,
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": "# Title"},
+        {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": outputs},
+        {"cell_type": "code", "source": "changed = 0", "outputs": [outputs[0]]},
+    ]
+    (tmp_path / "_executed").mkdir()
+    (tmp_path / "_executed" / "one.ipynb").write_text(json.dumps({"cells": cells}))
+    script = tmp_path / "one.py"
+    made = list(pages.page_of_cells("# %%\nx = 1\nx\n\n# %%\nchanged = 1\n", pages.outputs_of(script)))
+    image = '<img alt="" src="data:image/png;base64,iVBORw0=">'
+    shown = ["```text\n3\n```", "<table>\n</table>", "| a |\n|---|", "```text\n7\n```", image]
+    assert made == ["```python\nx = 1\nx\n```", "\n\n".join(shown), "```python\nchanged = 1\n```"]
+    assert not pages.outputs_of(tmp_path / "never_run.py")
 
 
 def test_scripts_become_a_gallery(pages, tmp_path, monkeypatch):
