@@ -276,8 +276,8 @@ show_convergence(runs)
 
 # %% [markdown]
 # A wrapped operator is one of ours: it has gradients for torch (the derivative of a linear map is the map, its
-# gradient what you gave as the transpose), it has `to_scipy`, and it goes into every solver
-# here. Whether torch's gradients are right can be asked, too, in double precision:
+# gradient what you gave as the transpose), it has `to_scipy`, and it goes into every solver here. Whether torch's
+# gradients are right can be asked, too, in double precision:
 
 # %%
 small = ddf_tomo.TensorXRayTransform(tilt_series((3, 3, 3), views=[3, 2], tilts_rad=[0.0, 0.5]), response, ell_max=2)
