@@ -6,15 +6,17 @@ tried, ``weight.h5`` what came of them (``search`` then vanishes), and ``final.h
 
 from __future__ import annotations
 
-import shutil
+import math
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ddf_tomo._checks import message
 from ddf_tomo._plan import ROUNDING, SEARCH_ITERATIONS, Plan, conjugate_gradients
+from ddf_tomo._progress import progress_bar
 from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors import (
@@ -31,6 +33,7 @@ from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import Checkpoint, Misfit, Solution
 from ddf_tomo.solvers.iteration import identity
+from ddf_tomo.solvers.misfit import overflow
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     STRONGEST,
@@ -42,14 +45,16 @@ from ddf_tomo.solvers.regularisation_weight import (
     response_scale,
 )
 
+PLAN, WEIGHT, FINAL, SEARCH = "plan.h5", "weight.h5", "final.h5", "search"
+TRIED = "*-views-*.h5"
+
 
 class Bar:
     """One progress bar over all that a call does; a callback of solvers."""
 
     def __init__(self, total: int, show: bool | None) -> None:
         self.name = ""
-        # Without the caller's wish it appears only when the call takes longer than two seconds.
-        self.bar = tqdm(total=total, disable=show is False, delay=0.0 if show else 2.0, leave=bool(show))
+        self.bar = progress_bar(total, "", show)
 
     def stage(self, text: str) -> None:
         self.bar.set_description(self.name + text, refresh=False)
@@ -79,6 +84,8 @@ class OneScan:
         self.shape = tuple(int(n or 1) for n in A.domain_shape)
         plan.check_shape(self.shape)
         self.scale, self.height = response_scale(A, self.misfit.weights, self.misfit.y)
+        if not math.isfinite(self.scale * self.height):
+            raise ValueError(overflow(self.misfit.y))
         self.of_harmonics = of_harmonics(scan.response)
 
     def reconstruction(self) -> Reconstruction:
@@ -97,7 +104,7 @@ class OneScan:
             x0=start if chosen.x is None else chosen.x,
             callback=self.bar,
             progress=False,
-            checkpoint=self.state("final.h5"),
+            checkpoint=self.state(FINAL),
         )
         x, residuals = self.raised(solution.x), list(solution.residuals)
         if x is not solution.x:
@@ -177,7 +184,7 @@ class OneScan:
         """As given, as found, or as found by a call that was interrupted later."""
         if not isinstance(self.plan.weight, str):
             return WeightChoice(self.plan.weight, None, ())
-        kept = self.state("weight.h5")
+        kept = self.state(WEIGHT)
         state: dict[str, Any] = {"x": self.misfit.start(None), "weight": 0.0, "tried": []}
         problem = {"rule": self.plan.weight} | (identity(self.misfit) if kept is not None else {})
         if kept is not None and kept.read(state, problem) is not None:
@@ -187,7 +194,7 @@ class OneScan:
             if kept is not None and chosen.x is not None:
                 kept.write({"x": chosen.x, "weight": chosen.weight, "tried": chosen.tried}, problem, [], "convergence")
         if self.folder is not None:
-            shutil.rmtree(self.folder.path / "search", ignore_errors=True)
+            _remove(self.folder.path / SEARCH, TRIED)
         return chosen
 
     def search(self) -> WeightChoice:
@@ -208,7 +215,7 @@ class OneScan:
     def fit(self, part: Misfit, weight: float, x0: torch.Tensor | None) -> Solution:
         """A quick solution, of all views or some, with this weight."""
         count = SEARCH_ITERATIONS if x0 is not None else SEARCH_ITERATIONS * 3 // 2
-        state = self.state("search", f"{'all' if part is self.misfit else 'some'}-views-{weight!r}.h5")
+        state = self.state(SEARCH, f"{'all' if part is self.misfit else 'some'}-views-{weight!r}.h5")
         how: dict[str, Any] = {"iterations": count, "callback": self.bar, "progress": False, "checkpoint": state}
         return conjugate_gradients(part, self.terms(weight, ROUNDING), x0=x0, **how)
 
@@ -221,7 +228,7 @@ class OneScan:
 
     def keep_the_plan(self) -> None:
         """Leave word of what is done here, or refuse a folder in which something else is."""
-        kept, plan = self.state("plan.h5"), self.plan
+        kept, plan = self.state(PLAN), self.plan
         if kept is None:
             return
         told = {
@@ -232,8 +239,9 @@ class OneScan:
             "ell_max": self.order,
             "noise_level": plan.noise_level,
         }
-        if kept.read({}, told | identity(self.misfit)) is None:
-            kept.write({}, told | identity(self.misfit), [], "iterations")
+        told |= identity(self.misfit)
+        if kept.read({}, told, f"remove the folder {kept.path.parent}, or name another") is None:
+            kept.write({}, told, [], "iterations")
 
     def state(self, *names: str) -> Checkpoint | None:
         return None if self.folder is None else inside(self.folder, *names)
@@ -266,3 +274,24 @@ def inside(folder: Checkpoint, *names: str) -> Checkpoint:
     path = folder.path.joinpath(*names)
     path.parent.mkdir(exist_ok=True)
     return Checkpoint(path, folder.every_s)
+
+
+def holds_states(folder: Path) -> bool:
+    """Whether a call with this checkpoint would go on from something."""
+    return any(folder.glob(PLAN)) or any(folder.glob(f"[0-9]*/{PLAN}"))
+
+
+def remove_states(folder: Path) -> None:
+    """Remove what calls keep in a folder, and the folder if nothing else is in it; somebody's own files may be."""
+    for place in (*folder.glob("[0-9]*/"), folder):
+        _remove(place / SEARCH, TRIED)
+        _remove(place, PLAN, WEIGHT, FINAL)
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    """Files of these names, what was left of writing them, and the folder, if then it is empty."""
+    with suppress(OSError):
+        for pattern in patterns:
+            for file in (*folder.glob(pattern), *folder.glob(f".{pattern}.*.part")):
+                file.unlink(missing_ok=True)
+        folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -197,11 +198,87 @@ def test_reconstruct_passes_all_options_on(run, scan_file, tmp_path, monkeypatch
     words = ("reconstruct", scan_file, "-o", tmp_path / "v.h5")
     run(*words)
     run(*words, "--method", "pdhg", "--prior", "none", "--weight", "l-curve", "--positive", "--checkpoint", tmp_path)
+    run(*words, "--weight", "discrepancy", "--noise-level", 3.5, "--no-checkpoint")
+    assert tmp_path.is_dir(), "a folder that was there, it leaves"
+    common = {"ell_max": "auto", "prior": "auto", "positive": False}
     assert given == [
-        {"method": "cg", "ell_max": "auto", "prior": "auto", "weight": "auto", "positive": False},
-        {"method": "pdhg", "ell_max": "auto", "prior": None, "weight": "l-curve", "positive": True,
-         "checkpoint": tmp_path},
-    ]  # fmt: skip
+        common | {"method": "cg", "weight": "auto", "checkpoint": tmp_path / "v.h5.checkpoint"},
+        common | {"method": "pdhg", "prior": None, "weight": "l-curve", "positive": True, "checkpoint": tmp_path},
+        common | {"method": "cg", "weight": "discrepancy", "noise_level": 3.5, "checkpoint": None},
+    ]
+
+
+QUICK = ("--ell-max", 2, "--weight", 0.01, "--iterations", 5)
+
+
+def test_reconstruct_goes_on_where_it_was_interrupted(run, scan_file, tmp_path, monkeypatch):
+    """As by Ctrl-C at the end of the iterations: the same command finds the state, and leaves none when it is done."""
+    words = ("reconstruct", scan_file, *QUICK, "-o")
+    assert run(*words, tmp_path / "whole.h5")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ddf_tomo.Reconstruction, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        code, _, err = run(*words, tmp_path / "volume.h5")
+    state = tmp_path / "volume.h5.checkpoint"
+    assert code == 130
+    assert f"ddf-tomo: interrupted; the same command goes on from {state}\n" in err
+    assert (state / "final.h5").exists()
+    code, _, err = run("reconstruct", scan_file, *QUICK[:-1], 4, "-o", tmp_path / "volume.h5")
+    assert (code, state.exists()) == (2, True), "other wishes: refused, and nothing lost"
+    assert "checkpoint: expected at most iterations=4, got 5" in err
+    code, _, err = run(*words, tmp_path / "volume.h5")
+    assert code == 0
+    assert f"ddf-tomo: going on from {state}\n" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["volume.h5", "whole.h5"]
+    first, second = (ddf_tomo.Reconstruction.load(tmp_path / f"{name}.h5") for name in ("whole", "volume"))
+    np.testing.assert_array_equal(first.coefficients, second.coefficients)
+
+
+def test_reconstruct_leaves_no_state_of_what_cannot_be(complaint, run, scan_file, tmp_path):
+    complaint("reconstruct", scan_file, "-o", tmp_path / "v.h5", "--method", "irtt")
+    huge = dataclasses.replace(ddf_tomo.Scan.read(scan_file), data=np.full((15, 8, 8, 4), 1e38, np.float32))
+    huge.write(tmp_path / "huge.h5")
+    assert "overflow" in complaint("reconstruct", tmp_path / "huge.h5", *QUICK, "-o", tmp_path / "v.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["huge.h5"]
+    (tmp_path / "mine" / "search").mkdir(parents=True)
+    (tmp_path / "mine" / "search" / "notes.txt").write_text("kept")
+    assert run("reconstruct", scan_file, *QUICK, "--checkpoint", tmp_path / "mine", "-o", tmp_path / "v.h5")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "mine").rglob("*")) == ["notes.txt", "search"]
+    assert run("reconstruct", scan_file, *QUICK, "--no-checkpoint", "-o", tmp_path / "v.h5")[0] == 0
+
+
+def test_reconstruct_several_scans(run, complaint, scan_file, tmp_path):
+    """Braces stand for the name of the scan; the second one starts from the first."""
+    scan = ddf_tomo.Scan.read(scan_file)
+    scans = [scan, dataclasses.replace(scan, data=2 * scan.data)]
+    files = [tmp_path / "q1.h5", tmp_path / "q2.h5"]
+    for each, path in zip(scans, files, strict=True):
+        each.write(path)
+    code, out, _ = run("reconstruct", *files, *QUICK, "-o", tmp_path / "volume_{}.h5", "--json")
+    assert code == 0
+    volumes = json.loads(out)["volumes"]
+    assert [each["scan"] for each in volumes] == [str(path) for path in files]
+    assert [each["output"] for each in volumes] == [str(tmp_path / f"volume_q{n}.h5") for n in (1, 2)]
+    expected = ddf_tomo.reconstruct(scans, ell_max=2, weight=0.01, iterations=5)
+    for number, volume in enumerate(expected, 1):
+        found = ddf_tomo.Reconstruction.load(tmp_path / f"volume_q{number}.h5")
+        np.testing.assert_array_equal(found.coefficients, volume.coefficients)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["q1.h5", "q2.h5", "volume_q1.h5", "volume_q2.h5"]
+    out = run("reconstruct", *files, *QUICK, "-o", tmp_path / "v_{}.vti")[1]
+    assert f"scan: {files[0]}\n" in out
+    assert f"\n\nscan: {files[1]}\n" in out
+    words = ("reconstruct", *files, "-o")
+    assert "output: expected a name with {} for 2 scans" in complaint(*words, tmp_path / "volume.h5")
+    assert "output: expected another file than the scan" in complaint(*words, tmp_path / "{}.h5")
+    assert "report: expected a name with {}" in complaint(*words, tmp_path / "v_{}.h5", "--report", tmp_path / "r.html")
+    twice = ("reconstruct", files[0], files[0], "-o", tmp_path / "v_{}.h5")
+    assert "output: expected scans with names of their own" in complaint(*twice)
+
+
+def test_reconstruct_never_writes_over_its_scan(complaint, scan_file):
+    before = scan_file.read_bytes()
+    assert "output: expected another file than the scan" in complaint("reconstruct", scan_file, "-o", scan_file)
+    assert scan_file.read_bytes() == before
 
 
 def test_reconstruct_bins_first_if_asked(run, scan_file, tmp_path):

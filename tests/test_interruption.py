@@ -113,7 +113,7 @@ def tensors():
 def test_the_folder_of_something_else_is_refused(other, text, tmp_path):
     wishes = {"scan": FIRST, "weight": 0.01, "checkpoint": tmp_path / "state", **QUICK}
     reconstruct(**wishes)
-    with pytest.raises(ValueError, match=f"^checkpoint: expected {text}.* remove it, or name another file"):
+    with pytest.raises(ValueError, match=f"^checkpoint: expected {text}.* remove the folder .*state, or name another"):
         reconstruct(**wishes | other)
 
 

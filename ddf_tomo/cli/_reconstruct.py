@@ -1,24 +1,37 @@
-"""``ddf-tomo reconstruct``: a scan to a volume."""
+"""``ddf-tomo reconstruct``: scans to volumes."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ddf_tomo.cli._app import Angles, AsJson, app, auto_or, check_folder, given, tell
 
+BRACES = "{}"
+
 
 @app.command(short_help="Turn a scan into a tensor volume.")
 def reconstruct(
-    scan: Annotated[Path, typer.Argument(metavar="SCAN.h5", help="Scan in MUMOTT's HDF5 layout.", show_default=False)],
+    scans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCAN.h5...",
+            help="Scan in MUMOTT's HDF5 layout; or several (q-bins, energies), each starting from the one before.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
             "-o",
             "--output",
-            help="File for the volume: .h5 keeps everything, .vti and .xdmf open in ParaView.",
+            help="File for the volume: .h5 keeps everything, .vti and .xdmf open in ParaView. For several scans a name"
+            " with {}, in whose place the name of the scan's file comes: volume_{}.h5.",
             show_default=False,
         ),
     ],
@@ -53,23 +66,39 @@ def reconstruct(
     iterations: Annotated[
         int | None, typer.Option(help="Largest number of iterations.", show_default="the method's own", min=1)
     ] = None,
+    noise_level: Annotated[
+        float | None,
+        typer.Option(
+            help="Norm of the weighted noise: where to stop with --prior none, what --weight discrepancy aims at.",
+            show_default="from the weights",
+            min=0.0,
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Folder to keep the state in: what was interrupted goes on from there.", show_default=False),
+        typer.Option(
+            help="Folder to keep the state in. What was interrupted goes on from there when the same command is given"
+            " again; it is removed when the volume is written.",
+            show_default="OUTPUT.checkpoint",
+        ),
     ] = None,
+    no_checkpoint: Annotated[bool, typer.Option("--no-checkpoint", help="Keep no state on the disk.")] = False,
     binning: Annotated[int, typer.Option(help="Average this many pixels in each direction first.", min=1)] = 1,
     angles: Angles = "auto",
     mask: Annotated[bool, typer.Option("--mask", help="Leave out NaN and infinite data instead of refusing.")] = False,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Write a report on the result too; see ddf-tomo report --help."),
+        typer.Option(
+            metavar="FILE.html", help="Write a report on the result too ({} as above); see ddf-tomo report --help."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a scan into a volume that holds a direction-resolved scattering function in every voxel.
 
     The file written also holds what is derived from it: mean, anisotropy and principal directions. With --report a page
-    for the browser shows the result, how well it fits the data, and what to be wary of.
+    for the browser shows the result, how well it fits the data, and what to be wary of. What was interrupted goes on
+    when the same command is given again. Several scans at once: ddf-tomo reconstruct q1.h5 q2.h5 -o volume_{}.h5
     """
     import ddf_tomo
     from ddf_tomo.export import format_of
@@ -79,23 +108,77 @@ def reconstruct(
         "prior": None if prior == "none" else prior,
         "weight": _number_or_text(weight),
         "positive": positive,
-        **given(iterations=iterations, checkpoint=checkpoint),
+        **given(iterations=iterations, noise_level=noise_level),
     }
-    check_folder("output", output)
-    check_folder("report", report)
+    outputs = _named("output", output, scans)
+    reports = [] if report is None else _named("report", report, scans)
     format_of(output, format)  # an unknown suffix shall be told before the work, too
-    measured = ddf_tomo.Scan.read(scan, angles=angles, nonfinite="mask" if mask else "raise")
-    if binning > 1:
-        measured = measured.binned(binning)
-    result = ddf_tomo.reconstruct(measured, method=method, **options)
-    result.save(output, format)
-    figures = {"views": len(measured), "shape": list(result.coefficients.shape), "ell_max": result.ell_max}
-    figures |= dict(result.settings) | {"output": str(output)}
-    if report is not None:
-        from ddf_tomo.report import write_report
+    state = None if no_checkpoint else checkpoint or output.with_name(output.name + ".checkpoint")
+    measured = [ddf_tomo.Scan.read(scan, angles=angles, nonfinite="mask" if mask else "raise") for scan in scans]
+    measured = measured if binning == 1 else [scan.binned(binning) for scan in measured]
+    with _kept(state):
+        asked = measured[0] if len(measured) == 1 else measured
+        found = ddf_tomo.reconstruct(asked, method=method, checkpoint=state, **options)
+        results = [found] if len(measured) == 1 else found
+        for result, path in zip(results, outputs, strict=True):
+            result.save(path, format)
+    told: list[dict[str, Any]] = []
+    for place, result in enumerate(results):
+        figures = {"views": len(measured[place]), "shape": list(result.coefficients.shape), "ell_max": result.ell_max}
+        figures |= dict(result.settings) | {"output": str(outputs[place])}
+        if reports:
+            from ddf_tomo.report import write_report
 
-        figures |= {"warnings": list(write_report(result, report, scan=measured)), "report": str(report)}
-    tell(figures, as_json)
+            remarks = write_report(result, reports[place], scan=measured[place])
+            figures |= {"warnings": list(remarks), "report": str(reports[place])}
+        told.append(figures if len(results) == 1 else {"scan": str(scans[place])} | figures)
+    if as_json:
+        tell(told[0] if len(told) == 1 else {"volumes": told}, as_json)
+    else:
+        for place, figures in enumerate(told):
+            print(end="\n" if place else "")
+            tell(figures, as_json)
+
+
+def _named(option: str, pattern: Path, scans: list[Path]) -> list[Path]:
+    """A file for each scan: braces stand for the name of the scan's, without its suffix."""
+    from ddf_tomo._checks import message
+
+    if len(scans) > 1 and BRACES not in pattern.name:
+        raise ValueError(message(option, f"a name with {BRACES} for {len(scans)} scans", repr(str(pattern))))
+    paths = [pattern.with_name(pattern.name.replace(BRACES, scan.stem)) for scan in scans]
+    for path in paths:
+        check_folder(option, path)
+        if any(scan.exists() and path.exists() and path.samefile(scan) for scan in scans):
+            raise ValueError(message(option, "another file than the scan", repr(str(path))))
+    if len(set(paths)) < len(paths):
+        raise ValueError(message(option, "scans with names of their own", ", ".join(map(str, scans))))
+    return paths
+
+
+@contextmanager
+def _kept(state: Path | None) -> Iterator[None]:
+    """What the folder of the state means to a person: told when it is used, and gone when all is done."""
+    from ddf_tomo._one_scan import holds_states, remove_states
+
+    there = state is not None and holds_states(state)
+    existed = state is not None and state.is_dir()
+    if there:
+        print(f"ddf-tomo: going on from {state}", file=sys.stderr)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None and holds_states(state):
+            print(f"ddf-tomo: interrupted; the same command goes on from {state}", file=sys.stderr)
+        raise
+    except (TypeError, ValueError):  # of a wish that cannot be met, nothing is left that could go on
+        if state is not None and not there:
+            remove_states(state)
+            if existed:
+                state.mkdir(exist_ok=True)
+        raise
+    if state is not None:
+        remove_states(state)
 
 
 def _number_or_text(text: str) -> float | str:

@@ -73,8 +73,19 @@ class Checkpoint:
                     file[f"state/{name}"] = value.detach().cpu().numpy()
         self._written = time.monotonic()
 
-    def read(self, state: State, problem: Mapping[str, Any]) -> tuple[list[float], str] | None:
+    def read(
+        self, state: State, problem: Mapping[str, Any], hint: str = "remove it, or name another file"
+    ) -> tuple[list[float], str] | None:
         """Fill ``state`` from the file; residuals and why it stopped, or ``None`` if there is no file yet.
+
+        Parameters
+        ----------
+        state
+            What the solver remembers; its entries say which are expected.
+        problem
+            What tells this problem from another.
+        hint
+            What to do about a file of another problem.
 
         Raises
         ------
@@ -92,7 +103,8 @@ class Checkpoint:
             stored = header["problem"]
             tensors = {name: torch.from_numpy(file[f"state/{name}"][()]) for name in file.get("state", ())}
         if different := sorted(name for name in problem | stored if not _same(problem.get(name), stored.get(name))):
-            raise ValueError(self._refusal(_told(problem, different, "these"), _told(stored, different, "other")))
+            expected, found = _told(problem, different, "these"), _told(stored, different, "other")
+            raise ValueError(message("checkpoint", expected, f"{found} in {self.path}", hint))
         if set(state) != set(numbers) | set(tensors):
             raise FileFormatError(
                 message("checkpoint", f"a state of {sorted(state)}", sorted(set(numbers) | set(tensors)))
@@ -104,10 +116,8 @@ class Checkpoint:
     def check_length(self, residuals: list[float], iterations: int) -> None:
         """Raise ``ValueError`` if the ``residuals`` that were read go on for longer than these ``iterations``."""
         if (there := len(residuals) - 1) > iterations:
-            raise ValueError(self._refusal(f"at most iterations={iterations}", f"{there}"))
-
-    def _refusal(self, expected: str, found: str) -> str:
-        return message("checkpoint", expected, f"{found} in {self.path}", "remove it, or name another file")
+            expected, hint = f"at most iterations={iterations}", "remove it, or name another file"
+            raise ValueError(message("checkpoint", expected, f"{there} in {self.path}", hint))
 
 
 def _told(problem: Mapping[str, Any], names: list[str], which: str) -> str:
