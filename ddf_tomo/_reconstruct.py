@@ -127,12 +127,12 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool, name: str) -> int:
+    ell_max = choice(ell_max, "ell_max", ("auto",)) if isinstance(ell_max, str) else even_order(ell_max)
     if not of_harmonics(scan.response):
         if ell_max not in ("auto", 2):
             raise ValueError(message("ell_max", "2 or 'auto' for a rank-2 tensor", repr(ell_max)))
         return 2
     if isinstance(ell_max, str):
-        choice(ell_max, "ell_max", ("auto",))
         report = observability(scan.geometry, scan.response, 8)
         order = report.highest_determined_order
         if order == 0 and getattr(scan.response, "highest_order", None) != 0:
@@ -146,6 +146,5 @@ def _chosen_order(scan: Scan, ell_max: int | str, regularised: bool, name: str) 
                 stacklevel=3,
             )
         return order
-    order = even_order(ell_max)
-    observability(scan.geometry, scan.response, order).warn_if_undetermined(order, regularised=regularised)
-    return order
+    observability(scan.geometry, scan.response, ell_max).warn_if_undetermined(ell_max, regularised=regularised)
+    return ell_max

@@ -93,7 +93,7 @@ def test_one_bar_over_all(monkeypatch):
     bars = []
 
     class Bar:
-        def __init__(self, total, disable, delay, leave):
+        def __init__(self, total, name, show):
             self.total, self.n, self.names = total, 0, []
             bars.append(self)
 
@@ -107,7 +107,7 @@ def test_one_bar_over_all(monkeypatch):
         def close(self):
             assert self.n == self.total
 
-    monkeypatch.setattr("ddf_tomo._one_scan.tqdm", Bar)
+    monkeypatch.setattr("ddf_tomo._one_scan.progress_bar", Bar)
     reconstruct([FIRST, SECOND], ell_max=2, iterations=5)
     (bar,) = bars
     assert bar.n > 2 * 5 + 2 * 3 * 12  # weights were tried, too
