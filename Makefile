@@ -13,7 +13,7 @@ REQUIREMENTS := pyproject.toml setup.cfg constraints.txt
 PYTEST_OPTIONS ?=
 # One thread a test process, two processes: threads that fight for two cores cost more than they give. Not by way of
 # NUMBA_NUM_THREADS, which MUMOTT does not survive: it asks for as many threads as there are cores.
-ONE_THREAD := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MPLBACKEND=Agg
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \

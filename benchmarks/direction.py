@@ -44,7 +44,7 @@ def run(
         result = reconstruct(scan, progress=False)
         seconds.append(time.perf_counter() - start)
         merits.append(compare(result, truth))
-        chosen.append(float(result.settings["smoothness"]))
+        chosen.append(float(result.settings["weight"]))
         plain: list[float] = []
         cgls(
             TensorXRayTransform(geometry, scan.response, result.ell_max),
@@ -65,7 +65,7 @@ def run(
     yield _over_seeds("reconstruct(scan), median angle weighted by anisotropy", weighted, "°")
     yield _over_seeds("reconstruct(scan), NRMSE of shared orders", [each.nrmse_shared_orders for each in merits])
     yield _over_seeds("reconstruct(scan), time", seconds, "s")
-    yield _over_seeds("reconstruct(scan), smoothness it chose", chosen)
+    yield _over_seeds("reconstruct(scan), weight it chose", chosen)
     yield _over_seeds("plain CGLS, median angle at its best iteration", [angle for angle, _ in best], "°")
     yield _over_seeds("plain CGLS, its best iteration", [float(iteration) for _, iteration in best])
     yield _over_seeds(f"plain CGLS, median angle at iteration {ITERATIONS}", last, "°")

@@ -49,6 +49,9 @@ PLAN, WEIGHT, FINAL, SEARCH = "plan.h5", "weight.h5", "final.h5", "search"
 TRIED = "*-views-*.h5"
 
 
+LARGEST_WEIGHT = 10.0
+
+
 class Bar:
     """One progress bar over all that a call does; a callback of solvers."""
 
@@ -76,7 +79,7 @@ class OneScan:
     ) -> None:
         self.scan, self.order, self.plan, self.folder, self.bar, self.before = scan, order, plan, folder, bar, before
         data = as_tensor(scan.data).detach().cpu()
-        weights = None if scan.weights is None else as_tensor(scan.weights).detach().cpu()
+        weights = None if scan.weights is None else clipped(as_tensor(scan.weights).detach().cpu(), data)
         # Weights of mean 1 keep float32 sums in range whatever the units; the minimiser does not change.
         self.unit = 1.0 if weights is None else float(weights[weights > 0].double().mean())
         A = TensorXRayTransform(scan.geometry, scan.response, order)
@@ -251,6 +254,19 @@ class OneScan:
 
         made = {"title": self.scan.title, "ddf_tomo": __version__, "torch": torch.__version__}
         return {**self.scan.provenance, **made, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def clipped(weights: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """Weights of at most ten times that of bright data (the mean of all, weighted by the square of the signal).
+
+    Counting statistics call empty pixels a thousand times as sure as bright ones. So is no model: there its own errors
+    (voxels, orders left out) would be fitted, at the cost of the sample, and cross-validation would see little else.
+    """
+    brightness = torch.where(weights > 0, data, 0).double().square()
+    total = float(brightness.sum())
+    if not 0 < total < float("inf"):
+        return weights
+    return weights.clamp(max=LARGEST_WEIGHT * float((brightness * weights).sum()) / total)
 
 
 def of_harmonics(response: Any) -> bool:

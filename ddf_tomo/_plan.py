@@ -58,7 +58,7 @@ def _constrained(solver: Callable[..., Solution]) -> Callable[..., Solution]:
 
 
 METHODS = {
-    "cg": Method(conjugate_gradients, 50, takes_constraints=False, rounding=ROUNDING),
+    "cg": Method(conjugate_gradients, 60, takes_constraints=False, rounding=ROUNDING),
     "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
     "fista": Method(_proximal(fista), 60),
     "pdhg": Method(_proximal(pdhg), 100),
@@ -93,6 +93,8 @@ class Plan:
         if iterations is None:
             # Without a prior the number of iterations is what keeps the noise out.
             iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
+            if prior is not None and isinstance(weight, str):
+                iterations = iterations // 2  # the search for the weight has come the other half of the way
         iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
         if noise_level is not None:
             aims = weight == "discrepancy"

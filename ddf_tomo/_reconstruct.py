@@ -40,7 +40,8 @@ def reconstruct(
     Parameters
     ----------
     scan
-        Data, weights, geometry and response. Several scans (q-bins, energies, distances) are reconstructed one after
+        Data, weights, geometry and response. Weights of more than ten times that of bright data are clipped: where
+        counting statistics call empty pixels nearly exact, the model is not. Several scans (q-bins, energies, distances) are reconstructed one after
         the other under one progress bar. With a prior each starts from the volume and the weight of the one before;
         geometries and responses may differ.
     method
@@ -64,7 +65,7 @@ def reconstruct(
         eigenvalue of tensors, which ``"irtt"`` sees to anyway; with ``"sirt"``, no negative mean). What little the
         iterations leave below zero is raised at the end, by mixing the voxel's function with its mean.
     iterations
-        Number of iterations of the final solution; by default the method's own.
+        Number of iterations of the final solution; by default the method's own, half of them after a search.
     noise_level
         Norm of the weighted residual of the truth: where to stop without a prior, and what ``weight="discrepancy"``
         aims at, which by default is the square root of the number of data, as if weights were inverse variances.

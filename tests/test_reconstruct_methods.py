@@ -54,6 +54,7 @@ def test_each_method_finds_the_fibres_and_says_how(method):
     assert np.median(np.degrees(angle_between(found.derived().direction, DIRECTIONS))[MASK]) < 12
     assert np.corrcoef(found.derived().mean[MASK], TRUTH[..., 0][MASK])[0, 1] > 0.7
     prior = METHODS[method].takes_priors
+    iterations = METHODS[method].iterations // (2 if prior else 1)  # half of them where a search went before
     assert settings.pop("weight") > 0 if prior else settings.pop("weight") == 0
     assert 0 < settings.pop("residual_share") < 0.5
     assert settings.pop("height") > 0
@@ -62,10 +63,10 @@ def test_each_method_finds_the_fibres_and_says_how(method):
         "prior": "tv" if prior else "none",
         "weight_from": "cross-validation" if prior else "no prior",
         "positive": method == "irtt",
-        "iterations": METHODS[method].iterations,
+        "iterations": iterations,
         "stopped_by": "iterations",
     }
-    assert len(found.residuals) == METHODS[method].iterations + 1
+    assert len(found.residuals) == iterations + 1
 
 
 def test_settings_survive_the_file(tmp_path):

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ddf_tomo._checks import check_shape, choice, dense, flag, message, number, real_array
+from ddf_tomo._progress import progress_bar
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
 from ddf_tomo.retrieval.differential import MINIMUM_STEPS, PASSES, Fit, fit_view, halo
 from ddf_tomo.retrieval.maps import Array, Maps
 
 # A method takes the frames of one view and gives a `Fit`: a new one is a file of its own and a line here.
 METHODS: dict[str, Callable[..., Fit]] = {"differential": fit_view}
-LONG = 5e7  # pixels times steps: some ten seconds
 BAND = 1 << 19  # pixels fitted at once: some 2 GB, whatever the size of the image
 BRIGHTEST = 1e6  # times the mean reference; beyond it products overflow float32
 
@@ -93,12 +93,11 @@ def retrieve(
         hint = f"Smoothing and derivatives reach over {least // 2} pixels to every side"
         raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
     background = flag(background, "background")
-    progress = frames.numel() > LONG if progress is None else flag(progress, "progress")
+    progress = None if progress is None else flag(progress, "progress")
     confidence = _weights(weights, frames)
 
     bands = _bands(rows, max(1, BAND // columns), halo(window, smoothing))
     total = frames.numel() // (rows * columns) * len(bands)
-    from tqdm import tqdm
 
     views = frames.shape[:-3]
     frames = frames.reshape(-1, *frames.shape[-3:])
@@ -108,7 +107,8 @@ def retrieve(
         raise ValueError(message("sample", "at least one view", tuple(views)))
     fits = []
     needs_gradient = torch.is_grad_enabled() and any(each.requires_grad for each in (frames, beam, confidence))
-    with torch.set_grad_enabled(needs_gradient), tqdm(total=PASSES * total, disable=not progress, unit="frame") as bar:
+    bar = progress_bar(PASSES * total, "retrieving", progress, unit="frame")
+    with torch.set_grad_enabled(needs_gradient), bar:
         for view, frame in enumerate(frames):
             pair = _prepared(frame, beam[0 if shared else view], confidence, f"view {view}" if views else "the view")
             parts = []

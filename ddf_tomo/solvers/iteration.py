@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from tqdm.auto import tqdm
 
 from ddf_tomo._checks import MOST_ITERATIONS, flag, integer, message, number
+from ddf_tomo._progress import progress_bar
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.misfit import Misfit, dot, overflow
 
@@ -122,9 +122,7 @@ def iterate(
         if stopped_by == "noise level" and residuals[-1] > limit:
             stopped_by = "iterations"
     done = kept = len(residuals) - 1
-    # Without the caller's wish a bar appears only when the run takes longer than two seconds.
-    delay, leave = (0.0 if progress else 2.0), bool(progress)
-    with tqdm(total=iterations, initial=done, desc=name, disable=progress is False, delay=delay, leave=leave) as bar:
+    with progress_bar(iterations, name, progress, initial=done) as bar:
         while stopped_by == "iterations" and len(residuals) <= iterations:
             told = step(state, len(residuals))
             if told is None:
