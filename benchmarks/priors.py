@@ -25,7 +25,7 @@ VIEWS = (19, 35, 33, 31, 31, 27, 24)  # 200, in the proportions of a real scan
 QUARTER = (6, 11, 10, 9, 9, 8, 7)  # 60
 NOISE = 0.02
 ANGLE_BARS = {"helicoidal": {"at_most": 2.5}, "crossing": {}, "mixture": {"at_most": 5.0}}
-SWEEP = tuple(10 ** (-power / 4) for power in range(4, 13))  # 0.1 … 1e-3
+SWEEP = tuple(10 ** (-power / 4) for power in range(5, 12))  # 0.056 … 1.8e-3
 PRIORS = {"tv": "total variation", "smoothness": "Laplacian"}
 
 
@@ -75,7 +75,7 @@ def _plain(name: str, scan: Scan, truth: Any, ours: Merits) -> Iterator[Row]:
 
 def _best(scan: Scan, prior: str, sweep: Sequence[float], truth: Any) -> tuple[Merits, float]:
     tried = [
-        (compare(reconstruct(scan, prior=prior, weight=weight, iterations=80, progress=False), truth), weight)
+        (compare(reconstruct(scan, prior=prior, weight=weight, iterations=70, progress=False), truth), weight)
         for weight in sweep
     ]
     return min(tried, key=lambda pair: pair[0].nrmse_shared_orders)

@@ -41,9 +41,9 @@ def reconstruct(
     ----------
     scan
         Data, weights, geometry and response. Weights of more than ten times that of bright data are clipped: where
-        counting statistics call empty pixels nearly exact, the model is not. Several scans (q-bins, energies, distances) are reconstructed one after
-        the other under one progress bar. With a prior each starts from the volume and the weight of the one before;
-        geometries and responses may differ.
+        counting statistics call empty pixels nearly exact, the model is not. Several scans (q-bins, energies,
+        distances) are reconstructed one after the other under one progress bar. With a prior each starts from the
+        volume and the weight of the one before; geometries and responses may differ.
     method
         ``"cg"`` (default): conjugate gradients, the fastest; ``"fista"``, ``"pdhg"``:
         first-order methods that can take constraints; ``"lbfgs"``: quasi-Newton; ``"sirt"``: simultaneous iterative
