@@ -52,9 +52,10 @@ def reconstruct(
         Highest order of the harmonics; ``"auto"`` takes the highest that the acquisition fully determines
         (`observability`), and warns where that is none beyond the mean. Asking for more than is determined warns.
     prior
-        ``"tv"``: total variation; ``"smoothness"``: square of the differences between neighbours; ``None``; or a
-        functional of your own from `ddf_tomo.priors`, with its weight, in units of weights × data². ``"auto"``: total
-        variation where the method takes priors.
+        ``"tv"``: total variation, in which differences of the orders ℓ ≥ 2 count twice those of the mean;
+        ``"smoothness"``: square of the differences between neighbours; ``None``; or a functional of your own from
+        `ddf_tomo.priors`, with its weight, in units of weights × data². ``"auto"``: total variation where the method
+        takes priors.
     weight
         Of the prior, relative to the response to a constant volume of the height of this one (so that it has no unit):
         typically 1e-3 … 1e-1. ``"auto"`` or ``"cross-validation"`` leaves one view in ten out and takes the weight that

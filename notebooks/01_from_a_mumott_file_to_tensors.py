@@ -38,7 +38,7 @@ from mumott.methods.projectors import SAXSProjector
 from mumott.pipelines import run_sigtt
 
 import ddf_tomo
-from ddf_tomo.interop.mumott import Projector, geometry_from
+from ddf_tomo.interop.mumott import Projector, geometry_from, reconstruction_from
 from ddf_tomo.merits import compare, data_misfit
 from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.report import write_report
@@ -124,14 +124,8 @@ OPTIONS = {"regularization_weight": 10, "maxiter": 30, "ftol": 1e-5, "basis_set_
 seconds, found = {}, {}
 
 
-def as_reconstruction(output):
-    """MUMOTT's coefficients are ours: same harmonics, same order, same norm."""
-    coefficients = np.asarray(output["result"]["x"])
-    return ddf_tomo.Reconstruction(coefficients, ELL_MAX, scan.geometry, scan.response, voxel_size_m=scan.voxel_size_m)
-
-
 start = time.perf_counter()
-found["MUMOTT"] = as_reconstruction(run_sigtt(container, **OPTIONS))
+found["MUMOTT"] = reconstruction_from(run_sigtt(container, **OPTIONS), scan)
 seconds["MUMOTT"] = time.perf_counter() - start
 
 # %% [markdown]
@@ -140,7 +134,7 @@ seconds["MUMOTT"] = time.perf_counter() - start
 
 # %%
 start = time.perf_counter()
-found["MUMOTT, our projector"] = as_reconstruction(run_sigtt(container, Projector=Projector, **OPTIONS))
+found["MUMOTT, our projector"] = reconstruction_from(run_sigtt(container, Projector=Projector, **OPTIONS), scan)
 seconds["MUMOTT, our projector"] = time.perf_counter() - start
 
 # %% [markdown]

@@ -36,7 +36,8 @@ def objective(volume, scan, prior):
 
 
 def total_variation(c):
-    """Norm over all differences and coefficients of a voxel; none across the border."""
+    """Norm over all differences and coefficients of a voxel, beyond the mean doubled; none across the border."""
+    c = c * np.where(np.arange(c.shape[-1]) > 0, 2, 1)
     differences = np.zeros((3, *c.shape))
     for axis in range(3):
         step = np.diff(c, axis=axis)
@@ -87,7 +88,7 @@ def test_iterations_by_default():
 def test_all_methods_minimise_the_same(method):
     """The objective of the docstring, with the prior in units of the response to a constant volume."""
     options = {"ell_max": 2, "weight": 0.02, **QUIET}
-    found = reconstruct(SCAN, method, iterations=250 if method == "pdhg" else 100, **options)
+    found = reconstruct(SCAN, method, iterations=500 if method == "pdhg" else 100, **options)
     scale = _response(SCAN) * found.settings["height"]
 
     def value(volume):
@@ -217,8 +218,8 @@ def lowest(volume):
 @pytest.mark.parametrize("method", ["fista", "pdhg"])
 @pytest.mark.parametrize("ell_max", [0, 2, 4])
 def test_positive_is_positive_in_every_direction(method, ell_max):
-    """Between the 1000 directions of the last step it dips by 1 % of the voxel's mean at most: half a curvature of
-    ``ℓ (ℓ + 1)`` times the square of half their distance, 0.04; for ℓ ≤ 2, measured, far less."""
+    """Between the 4000 directions of the last step it dips by 1 % of the voxel's mean at most: half a curvature of
+    ``ℓ (ℓ + 1)`` times the square of half their distance, 0.02; for ℓ ≤ 2, measured, far less."""
     options = {"ell_max": ell_max, "weight": 1e-3, "iterations": 15, **QUIET}
     free = reconstruct(SCAN, method, **options)
     assert lowest(free).min() < -0.05 * free.coefficients[..., 0].max()

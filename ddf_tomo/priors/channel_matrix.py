@@ -28,6 +28,9 @@ class ChannelMatrix(LinearOperator):
     def __init__(self, matrix: Any) -> None:
         self.matrix = torch.from_numpy(real_array(matrix, "matrix", (None, None)))
         rows, columns = self.matrix.shape
+        # Factors alone are faster, and give the same to the last bit wherever in memory the numbers lie.
+        diagonal = self.matrix.diagonal()
+        self.factors = diagonal if rows == columns and torch.equal(self.matrix, diagonal.diag()) else None
         self.domain_shape, self.range_shape = (None, None, None, columns), (None, None, None, rows)
 
     def norm(self, iterations: int = 0, seed: int = 0) -> float:
@@ -35,7 +38,7 @@ class ChannelMatrix(LinearOperator):
         return float(torch.linalg.matrix_norm(self.matrix, 2))
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.matrix.to(x).T
+        return x @ self.matrix.to(x).T if self.factors is None else x * self.factors.to(x)
 
     def _apply_adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        return y @ self.matrix.to(y)
+        return y @ self.matrix.to(y) if self.factors is None else y * self.factors.to(y)

@@ -10,7 +10,7 @@ from ddf_tomo.priors.channel_matrix import ChannelMatrix
 from ddf_tomo.priors.functional import Functional
 
 MOST_DIRECTIONS = 100_000
-FINE_DIRECTIONS = 1000
+FINE_DIRECTIONS = 4000
 VOXELS_AT_ONCE = 4096
 
 
@@ -80,7 +80,7 @@ class NonNegativeFunction(Functional):
 
 
 def nowhere_negative(x: torch.Tensor, ell_max: int) -> torch.Tensor:
-    """The function of each voxel, mixed with its mean as far as it takes not to be negative in any of 1000 directions.
+    """The function of each voxel, mixed with its mean as far as it takes not to be negative in any of 4000 directions.
 
     Parameters
     ----------

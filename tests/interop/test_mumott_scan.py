@@ -30,6 +30,7 @@ from ddf_tomo.interop.mumott import (  # noqa: E402
     ResponseBasisSet,
     geometry_from,
     mumott_response,
+    reconstruction_from,
     response_from,
     scan_from,
     to_data_container,
@@ -318,3 +319,37 @@ def test_our_coefficients_are_mumotts():
     found = np.stack([output.eigenvector_1, output.eigenvector_2, output.eigenvector_3]).reshape(3, 3)
     eigenvalues = np.stack([output.eigenvalue_1, output.eigenvalue_2, output.eigenvalue_3]).ravel()
     assert abs(found[eigenvalues.argmax()] @ axis) == pytest.approx(1)
+
+
+# -- what pipelines return --------------------------------------------------------------------------------------------
+
+
+def pipeline_output(basis, count):
+    return {"result": {"x": np.random.default_rng(0).normal(size=(6, 5, 7, count))}, "basis_set": basis}
+
+
+def test_harmonics_pass_as_they_are():
+    scan = some_scan()
+    output = pipeline_output(SphericalHarmonics(ell_max=4), 15)
+    found = reconstruction_from(output, scan)
+    np.testing.assert_array_equal(found.coefficients, output["result"]["x"].astype(np.float32))
+    assert (found.ell_max, found.geometry, found.response) == (4, scan.geometry, scan.response)
+    assert found.provenance["made_by"] == "MUMOTT"
+
+
+def test_other_basis_sets_become_harmonics_with_the_same_function():
+    basis = GaussianKernels(grid_scale=3)
+    output = pipeline_output(basis, len(basis))
+    found = reconstruction_from(output, some_scan(), ell_max=6)
+    expected = basis.get_spherical_harmonic_coefficients(output["result"]["x"], ell_max=6)
+    np.testing.assert_allclose(found.coefficients, expected, rtol=1e-5, atol=1e-6)
+    assert found.ell_max == 6
+
+
+def test_foreign_outputs_are_refused():
+    scan = some_scan()
+    for output in (None, {}, {"result": 3, "basis_set": 4}, [1, 2]):
+        with pytest.raises(TypeError, match=r"^output: expected what a MUMOTT pipeline returns"):
+            reconstruction_from(output, scan)
+    with pytest.raises(ValueError, match=r"^output"):
+        reconstruction_from(pipeline_output(SphericalHarmonics(ell_max=2), 15), scan)

@@ -3,7 +3,8 @@
 Geometries: `geometry_from`, `to_geometry`; detector segments: `response_from`. Data: `scan_from`, `to_data_container`
 (MUMOTT's *files* need no MUMOTT: `ddf_tomo.Scan.read` and `write`). Inside MUMOTT's pipelines: `Projector`, a drop-in
 for ``SAXSProjector``, `substituted` for pipelines that name their projector themselves, and `ResponseBasisSet` for data
-other than SAXS. The other way, `mumott_response` makes a response of any of MUMOTT's basis sets.
+other than SAXS; what they return: `reconstruction_from`. The other way, `mumott_response` makes a response of any of
+MUMOTT's basis sets.
 
 [Nielsen et al. 2025, J. Appl. Cryst. 58, 1834]
 """
@@ -15,7 +16,7 @@ from ddf_tomo.interop.mumott.geometry import MumottFaultWarning, geometry_from, 
 
 if TYPE_CHECKING:
     from ddf_tomo.interop.mumott.basis import MumottResponse, ResponseBasisSet, mumott_response
-    from ddf_tomo.interop.mumott.containers import scan_from, to_data_container
+    from ddf_tomo.interop.mumott.containers import reconstruction_from, scan_from, to_data_container
     from ddf_tomo.interop.mumott.projector import Projector, VoxelDrivenProjector, substituted
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "VoxelDrivenProjector",
     "geometry_from",
     "mumott_response",
+    "reconstruction_from",
     "response_from",
     "scan_from",
     "substituted",
@@ -40,6 +42,7 @@ _HOMES = {
     "ResponseBasisSet": "basis",
     "VoxelDrivenProjector": "projector",
     "mumott_response": "basis",
+    "reconstruction_from": "containers",
     "scan_from": "containers",
     "substituted": "projector",
     "to_data_container": "containers",

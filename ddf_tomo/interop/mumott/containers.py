@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import message, neighbour, of_kind
+from ddf_tomo._checks import even_order, message, neighbour, of_kind, real_array
 from ddf_tomo._scan_arrays import as_numpy
 from ddf_tomo.interop.mumott.geometry import geometry_from, response_from, to_geometry
+from ddf_tomo.operators.spherical_harmonics import order_of
+from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
 
 
@@ -105,6 +107,53 @@ def to_data_container(scan: Scan) -> Any:
         setattr(theirs, name, getattr(geometry, name))
     theirs.volume_shape, theirs.full_circle_covered = geometry.volume_shape, geometry.full_circle_covered
     return container
+
+
+def reconstruction_from(output: Mapping[str, Any], scan: Scan, ell_max: int | None = None) -> Reconstruction:
+    """What a pipeline of MUMOTT returned, as a `Reconstruction`: to derive, compare, draw, report and save.
+
+    Parameters
+    ----------
+    output
+        Of a pipeline such as ``run_sigtt``, with ``"result"`` and ``"basis_set"``; its coefficients have the shape
+        ``(x, y, z, coefficient)`` of the scan's volume. Basis sets other than harmonics are converted by MUMOTT.
+    scan
+        What was reconstructed.
+    ell_max
+        Highest order for basis sets that are not harmonics; by default MUMOTT's own choice.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If this is no such output, or not of a volume of this shape.
+
+    Examples
+    --------
+    >>> from mumott.methods.basis_sets import SphericalHarmonics
+    >>> from ddf_tomo.geometry import Geometry
+    >>> from ddf_tomo.operators.responses import SaxsResponse
+    >>> geometry = Geometry.from_angles([0.0, 0.5], 0.0, (6, 6, 6), (6, 6))
+    >>> scan = Scan(np.ones((2, 6, 6, 3)), geometry, SaxsResponse([0.0, 1.0, 2.0]))
+    >>> output = {"result": {"x": np.ones((6, 6, 6, 6))}, "basis_set": SphericalHarmonics(ell_max=2)}  # or run_sigtt(…)
+    >>> reconstruction_from(output, scan)
+    <Reconstruction: 6 × 6 × 6 voxels, 6 coefficients (ell_max=2)>
+    """
+    of_kind(Scan, scan, "scan")
+    try:
+        coefficients, basis = output["result"]["x"], output["basis_set"]
+        convert = basis.get_spherical_harmonic_coefficients
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        expected = "what a MUMOTT pipeline returns, with 'result' and 'basis_set'"
+        raise TypeError(message("output", expected, type(output).__name__)) from error
+    values = real_array(coefficients, "output['result']['x']", (*scan.geometry.volume_shape, len(basis)))
+    if hasattr(basis, "ell_indices"):
+        harmonics = values
+    else:
+        harmonics = np.asarray(convert(values, ell_max=None if ell_max is None else even_order(ell_max)))
+    order = order_of(harmonics.shape[-1], "output")
+    provenance = {**scan.provenance, "title": scan.title, "made_by": "MUMOTT"}
+    single = harmonics.astype(np.float32)
+    return Reconstruction(single, order, scan.geometry, scan.response, (), scan.voxel_size_m, {}, provenance)
 
 
 def _weights(weights: NDArray[Any], data: NDArray[Any]) -> NDArray[Any]:
