@@ -88,7 +88,7 @@ def test_iterations_by_default():
 def test_all_methods_minimise_the_same(method):
     """The objective of the docstring, with the prior in units of the response to a constant volume."""
     options = {"ell_max": 2, "weight": 0.02, **QUIET}
-    found = reconstruct(SCAN, method, iterations=500 if method == "pdhg" else 100, **options)
+    found = reconstruct(SCAN, method, iterations=1000 if method == "pdhg" else 100, **options)
     scale = _response(SCAN) * found.settings["height"]
 
     def value(volume):
