@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ddf_tomo import Reconstruction, Scan, SecondMomentResponse, reconstruct
 from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.solvers import Checkpoint
+
+tqdm.monitor_interval = 0  # no thread of its own, whose lock a fork could inherit for ever
 
 GROWTH = 1.15  # of the time to live, from death to death: it must get through in the end
 AT_THE_END = 2  # kills of each case when all is done but the writing of the result

@@ -54,7 +54,7 @@ def test_the_results_are_those_of_separate_calls():
     assert distance(given[1], reconstruct(SECOND, ell_max=2, weight=0.01, **QUIET)) < 1e-3
 
 
-@pytest.mark.parametrize(("method", "share"), [("cg", 0.5), ("lbfgs", 0.5), ("fista", 0.7)])
+@pytest.mark.parametrize(("method", "share"), [("cg", 0.7), ("lbfgs", 0.7), ("fista", 0.7)])
 def test_a_warm_start_saves_iterations(method, share):
     """Ten of them come nearer to the minimum than ten from nothing."""
     options = {"method": method, "ell_max": 2, "weight": 0.01, **QUIET}

@@ -247,7 +247,8 @@ def test_axis_is_found_within_a_fifth_of_a_column(column, span, views, jitter, s
     frames = blob_frames(angles, 12, 64, column, seed=seed, counts=1000.0)  # noise of 3 %, signal to 50 %
     result = absorption(Radiographs(frames, np.full((12, 64), 1000.0), None, angles), air=None)
     axis = find_rotation_axis(result.data, angles)
-    assert abs(axis.column - column) < 0.2
+    # Once in a few hundred samples 24 views leave a standard error of 0.09 columns, and the axis 0.22 off.
+    assert abs(axis.column - column) < max(0.2, 3 * axis.standard_error)
     assert axis.columns == 64
     assert 0 <= axis.inconsistency < 0.2
 
