@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from ddf_tomo import Reconstruction, Scan, SecondMomentResponse, reconstruct
 from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.solvers import Checkpoint
 
-tqdm.monitor_interval = 0  # no thread of its own, whose lock a fork could inherit for ever
+# tqdm's own lock is shared by all forks: whoever is killed while it holds it would keep it for ever.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 GROWTH = 1.15  # of the time to live, from death to death: it must get through in the end
 AT_THE_END = 2  # kills of each case when all is done but the writing of the result
