@@ -131,7 +131,8 @@ def weights_from_errors(errors: Any, valid: Any) -> Any:
         )
     where: Any = torch.where if isinstance(errors, torch.Tensor) else np.where
     one = torch.ones_like(errors) if isinstance(errors, torch.Tensor) else np.ones_like(errors)
-    return where(counts, 1 / where(counts, errors, one) ** 2, 0 * one)
+    with np.errstate(over="ignore"):  # an error too large to be squared is as good as infinite
+        return where(counts, 1 / where(counts, errors, one) ** 2, 0 * one)
 
 
 def arrays_from_maps(maps: Any, unit_rad2: float, weighted: bool) -> tuple[Any, Any, Any, float | None]:
