@@ -86,7 +86,7 @@ def absorption_volume(folder: Path) -> Figures:
     from ddf_tomo.retrieval.absorption import absorption_scan
 
     scan = absorption_scan(datasets.ct_projections())
-    volume = reconstruct(scan)
+    volume = reconstruct(scan, prior="smoothness", iterations=15)  # of the default total variation it takes minutes
     volume.save(folder / "ct_volume.h5")
     density = volume.coefficients[..., 0]
     show_slices({"attenuation": density}, folder / "ct_volume.png", quantity="attenuation")
