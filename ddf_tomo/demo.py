@@ -168,7 +168,6 @@ def _merits(volume: Reconstruction, truth: Truth) -> Figures:
         "direction error, degrees: median": round(math.degrees(merits.direction_error_median_rad), 2),
         "direction error, degrees: 90th percentile": round(math.degrees(merits.direction_error_p90_rad), 2),
         "correlation of the mean with the truth": round(merits.mean_correlation, 4),
-        "error of the coefficients, share of the true ones": round(merits.nrmse_shared_orders, 4),
     }
 
 
