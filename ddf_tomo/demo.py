@@ -111,7 +111,7 @@ def tensor_volume(folder: Path) -> Figures:
     truth = helicoidal_fibres(VOXELS)
     show_directions({"truth": truth.derived(), "reconstruction": volume}, folder / "fibres_directions.png")
     show_glyphs(volume, axis="y", path=folder / "fibres_glyphs.png")
-    write_report(volume, folder / "fibres_report.html", scan=scan, truth=truth, title="Simulated helicoidal fibres")
+    write_report(volume, folder / "fibres_report.html", scan=scan, title="Simulated helicoidal fibres")
     return {
         "noise of the maps, share of the strongest signal": round(noise / strongest, 4),
         **_merits(volume, truth),
