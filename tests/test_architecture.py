@@ -16,7 +16,7 @@ FOUNDATIONS, PROGRAMS = "foundations", "programs"
 NEIGHBOURS = {"mumott", "astra", "tomosipo", "deepinv"}
 SLOW = NEIGHBOURS | {"matplotlib", "skimage", "numba", "h5py", "scipy", "ts_algorithms"}
 # Imported on first use themselves: a compiled kernel, and classes that derive from a neighbour's.
-LATE = {"operators._xray_kernel": {"numba", "llvmlite"}, "interop.mumott.basis": {"mumott"}}
+LATE = {"operators.backends._numba_kernel": {"numba", "llvmlite"}, "interop.mumott.basis": {"mumott"}}
 LATE["interop.mumott.projector"] = {"mumott"}
 
 
@@ -97,7 +97,7 @@ def faults(module: str, source: str, table: dict[str, Room] = ROOMS) -> list[str
                 found.append(f"{module} ({room}) imports {inner or 'ddf_tomo'} ({other})")
         elif top in SLOW and at_import and top not in LATE.get(module, ()):
             found.append(f"{module} imports {top} when it is imported")
-        elif top in NEIGHBOURS and room not in ("neighbours", PROGRAMS):
+        elif top in NEIGHBOURS and room not in ("backends", "neighbours", PROGRAMS):
             found.append(f"{module} ({room}) knows of {top}")
     return found
 

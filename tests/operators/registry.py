@@ -10,8 +10,8 @@ import scipy.sparse.linalg
 import torch
 
 import ddf_tomo as dt
+from ddf_tomo.operators.backends import BACKENDS
 from ddf_tomo.operators.base import LinearOperator
-from ddf_tomo.operators.xray import BACKENDS
 from ddf_tomo.priors import Differences
 from tests.strategies import random_geometry
 
@@ -73,7 +73,7 @@ def tensor(name: str = "second moment", backend: str = "numba", **options: int) 
 
 
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
-    **{f"xray {backend}": lambda backend=backend: xray(backend=backend) for backend in BACKENDS if backend != "auto"},
+    **{f"xray {backend}": lambda backend=backend: xray(backend=backend) for backend in BACKENDS},
     "xray axial": lambda: dt.XRayTransform(AXIAL),
     "xray 3 channels": lambda: xray(channels=3),
     "xray no views": lambda: xray(channels=2).views([]),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ddf_tomo import Geometry, XRayTransform, check_adjoint
-from ddf_tomo.operators.xray import in_parallel
+from ddf_tomo._threads import in_parallel
 from tests.strategies import axial_geometries, geometries, random_geometry
 
 
@@ -181,7 +181,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_new_geometry_compiles_nothing():
-    from ddf_tomo.operators import _xray_kernel as kernel
+    from ddf_tomo.operators.backends import _numba_kernel as kernel
 
     for dtype in (torch.float32, torch.float64):
         A = XRayTransform(random_geometry(2))

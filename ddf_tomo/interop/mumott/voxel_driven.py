@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddf_tomo._threads import in_parallel
 from ddf_tomo.geometry import Geometry
-from ddf_tomo.operators.xray import in_parallel
 
 
 def backproject_voxel_driven(geometry: Geometry, projections: NDArray[Any]) -> NDArray[Any]:

@@ -31,24 +31,22 @@ def _samples(geometry: Geometry, view: int, like: torch.Tensor) -> Iterator[tupl
                 yield torch.where(inside, index, 0).long(), weight.to(like.dtype)[:, None]
 
 
-def project_reference(geometry: Geometry, volume: torch.Tensor) -> torch.Tensor:
-    """Projections ``(view, j, k, channel)`` of one volume ``(x, y, z, channel)``."""
-    flat = volume.flatten(0, 2)
-    projections = flat.new_zeros((len(geometry), *geometry.detector_shape, volume.shape[-1]))
-    for view in range(len(geometry)):
-        pixels = projections[view].flatten(0, 1)
-        for index, weight in _samples(geometry, view, volume):
-            pixels += weight * flat[index]
-    return projections
+class Projector:
+    """See `ddf_tomo.operators.backends.Backend`."""
 
+    def __init__(self, geometry: Geometry, device: torch.device) -> None:
+        self.geometry = geometry
 
-def backproject_reference(geometry: Geometry, projections: torch.Tensor) -> torch.Tensor:
-    """Volume ``(x, y, z, channel)``: the transpose of `project_reference`."""
-    channels = projections.shape[-1]
-    volume = projections.new_zeros((*geometry.volume_shape, channels))
-    flat = volume.flatten(0, 2)
-    for view in range(len(geometry)):
-        pixels = projections[view].flatten(0, 1)
-        for index, weight in _samples(geometry, view, projections):
-            flat.index_add_(0, index, weight * pixels)
-    return volume
+    def project(self, projections: torch.Tensor, volume: torch.Tensor, views: slice) -> None:
+        flat, geometry = volume.flatten(0, 2), self.geometry[views]
+        for view in range(len(geometry)):
+            pixels = projections[view].flatten(0, 1)
+            for index, weight in _samples(geometry, view, volume):
+                pixels += weight * flat[index]
+
+    def backproject(self, volume: torch.Tensor, projections: torch.Tensor, views: slice) -> None:
+        flat, geometry = volume.flatten(0, 2), self.geometry[views]
+        for view in range(len(geometry)):
+            pixels = projections[view].flatten(0, 1)
+            for index, weight in _samples(geometry, view, projections):
+                flat.index_add_(0, index, weight * pixels)
