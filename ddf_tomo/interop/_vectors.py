@@ -50,8 +50,3 @@ def geometry_from_vectors(
     offsets = (centre * j).sum(1), (centre * k).sum(1)
     contents: Any = (p, j, k, *offsets, volume_shape, detector_shape)
     return Geometry(*contents)
-
-
-def detector_centres(geometry: Geometry) -> np.ndarray:
-    """Centres of the detectors in voxels, our axis order; shape ``(views, 3)``."""
-    return geometry.j_offset[:, None] * geometry.j + geometry.k_offset[:, None] * geometry.k

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 
 from ddf_tomo._checks import NOT_NUMBERS, message, neighbour, of_kind, real_array
 from ddf_tomo.geometry import Geometry
-from ddf_tomo.interop._vectors import detector_centres, geometry_from_vectors
+from ddf_tomo.interop._vectors import geometry_from_vectors
+from ddf_tomo.operators.backends.vectors import astra_projection_geometry, astra_vectors, astra_volume_geometry
 
 Array = TypeVar("Array", bound=Any)
 
@@ -46,8 +47,7 @@ def to_vectors(geometry: Geometry) -> Float64[np.ndarray, "views 12"]:
     [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
     of_kind(Geometry, geometry, "geometry")
-    parts = (geometry.p, detector_centres(geometry), geometry.k, geometry.j)
-    return np.concatenate([part[:, ::-1] for part in parts], axis=1)
+    return astra_vectors(geometry)
 
 
 def from_vectors(vectors: ArrayLike, volume_shape: Sequence[int], detector_shape: Sequence[int]) -> Geometry:
@@ -94,9 +94,8 @@ def to_projection_geometry(geometry: Geometry) -> dict[str, Any]:
     >>> found["type"], found["DetectorRowCount"], found["DetectorColCount"]
     ('parallel3d_vec', 4, 6)
     """
-    vectors = to_vectors(geometry)
-    rows, columns = geometry.detector_shape
-    return {"type": "parallel3d_vec", "DetectorRowCount": rows, "DetectorColCount": columns, "Vectors": vectors}
+    of_kind(Geometry, geometry, "geometry")
+    return astra_projection_geometry(geometry)
 
 
 def to_volume_geometry(geometry: Geometry) -> dict[str, Any]:
@@ -115,11 +114,7 @@ def to_volume_geometry(geometry: Geometry) -> dict[str, Any]:
     (4, 5, 6)
     """
     of_kind(Geometry, geometry, "geometry")
-    counts = dict(zip(("GridSliceCount", "GridRowCount", "GridColCount"), geometry.volume_shape, strict=True))
-    windows: dict[str, float] = {}
-    for axis, size in zip("ZYX", geometry.volume_shape, strict=True):
-        windows |= {f"WindowMin{axis}": -size / 2, f"WindowMax{axis}": size / 2}
-    return {**counts, "option": windows}
+    return astra_volume_geometry(geometry)
 
 
 def geometry_from(projection_geometry: Mapping[str, Any], volume_geometry: Mapping[str, Any]) -> Geometry:
@@ -172,9 +167,11 @@ def _as_vectors(projection_geometry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _volume(volume_geometry: Mapping[str, Any]) -> tuple[list[int], np.ndarray, float]:
     """Shape in our order, centre in ASTRA's order, and the edge of a voxel."""
+    # Asked for the geometry of one of its objects, ASTRA calls the entry by another name than it takes.
+    options = volume_geometry.get("option", volume_geometry.get("options", {}))
     try:
         shape = [int(volume_geometry[f"Grid{axis}Count"]) for axis in ("Slice", "Row", "Col")]
-        windows = [[float(volume_geometry["option"][f"Window{end}{axis}"]) for end in ("Min", "Max")] for axis in "ZYX"]
+        windows = [[float(options[f"Window{end}{axis}"]) for end in ("Min", "Max")] for axis in "ZYX"]
     except (KeyError, *NOT_NUMBERS) as error:
         raise ValueError(message("volume_geometry", "a 3-D volume geometry of ASTRA", repr(error))) from error
     if not min(shape) > 0 or not np.isfinite(windows).all():

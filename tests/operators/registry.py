@@ -73,7 +73,8 @@ def tensor(name: str = "second moment", backend: str = "numba", **options: int) 
 
 
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
-    **{f"xray {backend}": lambda backend=backend: xray(backend=backend) for backend in BACKENDS},
+    # Foreign projectors are no transposes, and need a card: tests/operators/test_foreign_backends.py.
+    **{f"xray {b}": lambda b=b: xray(backend=b) for b, told in BACKENDS.items() if told.adjoint_is_exact},
     "xray axial": lambda: dt.XRayTransform(AXIAL),
     "xray 3 channels": lambda: xray(channels=3),
     "xray no views": lambda: xray(channels=2).views([]),

@@ -47,6 +47,8 @@ class Description:
 BACKENDS = {
     "numba": Description("ddf_tomo.operators.backends.numba_cpu", ("cpu",)),
     "reference": Description("ddf_tomo.operators.backends.reference"),
+    "astra": Description("ddf_tomo.operators.backends.astra", ("cpu", "cuda"), adjoint_is_exact=False),
+    "tomosipo": Description("ddf_tomo.operators.backends.tomosipo", ("cpu", "cuda"), adjoint_is_exact=False),
 }
 
 
