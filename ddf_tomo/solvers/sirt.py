@@ -14,6 +14,7 @@ import torch
 
 from ddf_tomo._checks import LARGEST_SEED, integer, message, number
 from ddf_tomo.operators.base import LinearOperator
+from ddf_tomo.operators.distributed import DistributedViews
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.xray import XRayTransform
 from ddf_tomo.priors.functional import Functional
@@ -148,7 +149,8 @@ class Scaling(NamedTuple):
 def scaling(misfit: Misfit, like: torch.Tensor, iterations: int = 10) -> Scaling:
     """Sums over rows and columns as `sirt` uses them; ``like`` is a volume."""
     A, weights = misfit.A, misfit.weights
-    projector = A.projector if isinstance(A, TensorXRayTransform) else A
+    whole = A.whole if isinstance(A, DistributedViews) else A
+    projector = whole.projector if isinstance(whole, TensorXRayTransform) else A
     ones = like.new_ones((*like.shape[:3], 1)) if projector is not A else torch.ones_like(like)
     lengths = projector(ones)
     summable = bool((lengths >= 0).all())
@@ -162,7 +164,7 @@ def scaling(misfit: Misfit, like: torch.Tensor, iterations: int = 10) -> Scaling
     if not summable:
         V = torch.ones_like(misfit.y) if weights is None else weights
         C = like.new_ones(())
-    if isinstance(A, XRayTransform):
+    if isinstance(whole, XRayTransform):
         return Scaling(V, C)  # has no negative entries, and so the norm 1
     root = C.sqrt()
     norm = largest_eigenvalue(lambda v: root * A.T(V * A(root * v)), root * A.T(V * misfit.y), iterations)
