@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import NOT_NUMBERS, check_shape, choice, integer, message
+from ddf_tomo._checks import check_shape, choice, integer, message
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.autograd import OpaqueOperator
 from ddf_tomo.operators.backends import BACKENDS, load
+from ddf_tomo.operators.backends.choice import choose_backend, torch_device
 
 
 class XRayTransform(OpaqueOperator):
@@ -25,7 +26,9 @@ class XRayTransform(OpaqueOperator):
         Beams, detector, and volume.
     backend
         ``"numba"``: compiled CPU kernel. ``"reference"``: the same sums in plain torch operations, slow and obvious, on
-        any device. ``"auto"``: numba on the CPU, the reference elsewhere.
+        any device. ``"astra"``, ``"tomosipo"``: projectors of these packages, float32, on an NVIDIA card, with
+        back-projections that are not the transpose. ``"auto"``: the quickest exact one, by `choose_backend`; the
+        attribute ``why`` says why.
     device
         Where inputs live (default ``"cpu"``); inputs on another device are refused rather than copied in silence.
     channels
@@ -58,15 +61,16 @@ class XRayTransform(OpaqueOperator):
         if not isinstance(geometry, Geometry):
             raise TypeError(message("geometry", "a ddf_tomo.Geometry", type(geometry).__name__))
         self.geometry, self.requested_backend = geometry, choice(backend, "backend", ("auto", *BACKENDS))
-        self.device = _device(device)
+        self.device = torch_device(device)
         self.channels = None if channels is None else integer(channels, "channels", low=1)
+        self.why = f"{backend}: as asked for"
         if backend == "auto":
-            backend = "numba" if self.device.type == "cpu" else "reference"
+            backend, self.why = choose_backend(geometry, self.device, self.channels)
         described = BACKENDS[backend]
         if described.devices is not None and self.device.type not in described.devices:
             expected = f"{' or '.join(map(repr, described.devices))} with backend={backend!r}"
             raise ValueError(message("device", expected, repr(str(self.device))))
-        self.backend, self.adjoint_is_exact = backend, described.adjoint_is_exact
+        self.backend, self.adjoint_is_exact, self.dtypes = backend, described.adjoint_is_exact, described.dtypes
         self._kernels = load(backend, geometry, self.device)
         self.domain_shape = (*geometry.volume_shape, self.channels)
         self.range_shape = (len(geometry), *geometry.detector_shape, self.channels)
@@ -103,10 +107,3 @@ class XRayTransform(OpaqueOperator):
         shape = (stop - start, *self.geometry.detector_shape, volume.shape[-1])
         check_shape(projections.shape, "projections", shape)
         return slice(start, stop)
-
-
-def _device(device: Any) -> torch.device:
-    try:
-        return torch.device("cpu" if device is None else device)
-    except NOT_NUMBERS as error:
-        raise TypeError(message("device", "a torch device such as 'cpu' or 'cuda:0'", repr(device))) from error

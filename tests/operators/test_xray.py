@@ -234,7 +234,7 @@ def test_data_beyond_float32_stay_infinite_or_zero(backend):
     ("arguments", "error", "text"),
     [
         ({"geometry": 3}, TypeError, "^geometry: expected a ddf_tomo.Geometry, got int"),
-        ({"backend": "cuda!"}, ValueError, "^backend: expected one of 'auto', 'numba', 'reference', got 'cuda!'"),
+        ({"backend": "cuda!"}, ValueError, "^backend: expected one of 'auto', 'numba', 'reference', .* got 'cuda!'"),
         ({"device": []}, TypeError, "^device: expected a torch device"),
         ({"channels": 0}, ValueError, "^channels: expected an integer in"),
         ({"channels": 1.5}, ValueError, "^channels: expected an integer in"),
