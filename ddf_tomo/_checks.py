@@ -22,6 +22,7 @@ INSTALL_LINES = {
     "astra": "pip install astra-toolbox",
     "tomosipo": "pip install git+https://github.com/cicwi/tomosipo",
     "deepinv": "pip install deepinv",
+    "triton": 'pip install "triton>=3"',
     "matplotlib": "pip install matplotlib",
     "skimage": "pip install scikit-image",
 }

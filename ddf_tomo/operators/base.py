@@ -34,6 +34,8 @@ class LinearOperator(ABC):
         Whether ``A.T`` is the transpose up to rounding; false for foreign projectors with another backprojection.
     device
         Where inputs must be, or ``None`` if anywhere will do. Inputs elsewhere are refused, not copied in silence.
+    dtypes
+        Of the tensors it takes: float32 and float64, and with some backends half precision too.
 
     Examples
     --------
@@ -50,6 +52,7 @@ class LinearOperator(ABC):
     range_shape: Shape
     adjoint_is_exact: bool = True
     device: torch.device | None = None
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
     __array_ufunc__ = None  # numpy's arrays leave arithmetic with operators to `__rmul__` and friends
 
     @abstractmethod
@@ -73,8 +76,9 @@ class LinearOperator(ABC):
     def _checked(self, x: torch.Tensor) -> torch.Tensor:
         if x.layout != torch.strided:
             raise TypeError(message("x", "a dense tensor", f"one of layout {x.layout}"))
-        if x.dtype not in (torch.float32, torch.float64):
-            raise TypeError(message("x", "float32 or float64", x.dtype, "convert it, or scale integers on purpose"))
+        if x.dtype not in self.dtypes:
+            known = " or ".join(str(dtype).removeprefix("torch.") for dtype in self.dtypes)
+            raise TypeError(message("x", known, x.dtype, "convert it, or scale integers on purpose"))
         if not fits(x.shape[x.ndim - len(self.domain_shape) :] if x.ndim else (), self.domain_shape):
             raise ValueError(message("x", f"shape (..., {shape_text(self.domain_shape)})", tuple(x.shape)))
         if self.device is not None and x.device.type != self.device.type:
@@ -177,7 +181,7 @@ class Adjoint(LinearOperator):
     """``A.T``."""
 
     def __init__(self, operator: LinearOperator) -> None:
-        self.operator, self.device = operator, operator.device
+        self.operator, self.device, self.dtypes = operator, operator.device, operator.dtypes
         self.domain_shape, self.range_shape = operator.range_shape, operator.domain_shape
         self.adjoint_is_exact = operator.adjoint_is_exact
 

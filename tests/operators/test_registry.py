@@ -253,8 +253,8 @@ def test_bad_input_is_named(name):
             if wrong.shape != x.shape:
                 with pytest.raises(ValueError, match=r"^x: expected shape \(\.\.\., .*\), got \("):
                     operator(wrong)
-        for dtype in (torch.float16, torch.int64, torch.bool, torch.complex64):
-            with pytest.raises(TypeError, match=r"^x: expected float32 or float64, got torch"):
+        for dtype in {torch.float16, torch.int64, torch.bool, torch.complex64}.difference(A.dtypes):
+            with pytest.raises(TypeError, match=r"^x: expected float32 or float64( or .*)?, got torch"):
                 operator(x.to(dtype))
         for array in (x.numpy() + 1j, np.array(["a"]), np.array([None])):
             with pytest.raises(TypeError, match=r"^x: expected an array of real numbers, got "):

@@ -186,12 +186,12 @@ def test_a_new_geometry_compiles_nothing():
     for dtype in (torch.float32, torch.float64):
         A = XRayTransform(random_geometry(2))
         A.T(A(noise((7, 6, 5, 2), dtype=dtype)))
-    before = [len(function.signatures) for function in (kernel.forward_rows, kernel.adjoint_slab)]
+    before = [len(function.signatures) for function in (kernel.forward_tiles, kernel.adjoint_bricks)]
     for geometry, channels in ((random_geometry(5, (3, 9, 4), (2, 11), seed=1), 23), (random_geometry(1), 1)):
         A = XRayTransform(geometry).views([0])
         A.T(A(noise((*geometry.volume_shape, channels), dtype=torch.float32)))
         A.T(A(noise((*geometry.volume_shape, channels))))
-    assert [len(function.signatures) for function in (kernel.forward_rows, kernel.adjoint_slab)] == before
+    assert [len(function.signatures) for function in (kernel.forward_tiles, kernel.adjoint_bricks)] == before
 
 
 def test_parts_add_to_what_is_there():

@@ -15,6 +15,7 @@ import torch
 from ddf_tomo.geometry import Geometry
 
 __all__ = ["BACKENDS", "Backend", "Description", "load"]
+FLOATS, HALVES = (torch.float32, torch.float64), (torch.float16, torch.bfloat16)
 
 
 class Backend(Protocol):
@@ -42,11 +43,13 @@ class Description:
     module: str
     devices: tuple[str, ...] | None = None  # of torch; None: any
     adjoint_is_exact: bool = True
+    dtypes: tuple[torch.dtype, ...] = FLOATS
 
 
 BACKENDS = {
     "numba": Description("ddf_tomo.operators.backends.numba_cpu", ("cpu",)),
     "reference": Description("ddf_tomo.operators.backends.reference"),
+    "triton": Description("ddf_tomo.operators.backends.triton_gpu", ("cuda", "cpu"), dtypes=(*FLOATS, *HALVES)),
     "astra": Description("ddf_tomo.operators.backends.astra", ("cpu", "cuda"), adjoint_is_exact=False),
     "tomosipo": Description("ddf_tomo.operators.backends.tomosipo", ("cpu", "cuda"), adjoint_is_exact=False),
 }
