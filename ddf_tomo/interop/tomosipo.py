@@ -96,10 +96,15 @@ class TomosipoOperator:
     given) or numpy arrays, float32 or float64: volumes ``(z, y, x)``, which are ours as they are, and projections
     ``(v, angle, u)``, our ``(view, j, k)`` with the first two axes swapped.
 
-    Attributes
+    Parameters
     ----------
     operator
         Ours, forward or adjoint.
+    adjoint_of
+        The operator whose adjoint this one is, if it is one.
+
+    Attributes
+    ----------
     domain_shape, range_shape
         Shapes of input and output.
     T

@@ -22,16 +22,19 @@ __all__ = ["DistributedViews", "over_views", "own_share"]
 class DistributedViews(OpaqueOperator):
     """An operator whose views are divided among processes; `over_views` makes it.
 
-    Attributes
+    Parameters
     ----------
     whole
         The operator, undivided.
+    group
+        The processes; ``None`` for all of them.
+
+    Attributes
+    ----------
     part
         The operator of this process' views.
     share
         Which views these are.
-    group
-        The processes; ``None`` for all of them.
 
     Examples
     --------
@@ -54,11 +57,23 @@ class DistributedViews(OpaqueOperator):
         self.part = whole.views(self.share)
 
     def views(self, indices: Any) -> DistributedViews:
-        """The operator of some views, divided anew."""
+        """The operator of some views, divided anew.
+
+        Parameters
+        ----------
+        indices
+            As in `Geometry.__getitem__`, counted through all processes.
+        """
         return DistributedViews(self.whole.views(indices), self.group)
 
     def normal(self, weights: Any = None) -> LinearOperator:
-        """``Aᵀ W A``: each process its own views, and one sum; no data travel."""
+        """``Aᵀ W A``: each process its own views, and one sum; no data travel.
+
+        Parameters
+        ----------
+        weights
+            Those of all views, or what broadcasts to them.
+        """
         checked = Normal(self.whole, weights).weights
         if checked is not None and checked.ndim == len(self.range_shape) and checked.shape[0] > 1:
             checked = checked[self.share]

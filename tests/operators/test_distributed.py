@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,6 +18,7 @@ import torch.distributed as dist
 import ddf_tomo as dt
 from ddf_tomo.operators import distributed
 from ddf_tomo.operators.distributed import over_views, own_share
+from ddf_tomo.phantoms import helicoidal_fibres, simulate
 from ddf_tomo.priors import Differences
 from tests.operators.distributed_program import GEOMETRY, everything, noise
 
@@ -119,3 +123,30 @@ def test_a_process_alone_has_the_very_operator():
     assert torch.equal(over_views(A)(x), A(x))
     assert dt.check_adjoint(over_views(A), torch.float64) < 1e-12
     assert over_views(A)(x[None][:0]).shape == (0, 11, 7, 6, 2)
+
+
+# -- the manual -------------------------------------------------------------------------------------------------------
+
+PROGRAMS = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs" / "distributed.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_program_of_the_manual_runs(tmp_path, monkeypatch):
+    """In one process, which has of torchrun's environment what a start with one process would give."""
+    simulate(helicoidal_fibres, dt.phantoms.tilt_series((4, 4, 4)), dt.SecondMomentResponse()).write(
+        tmp_path / "scan.h5"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PROGRAMS[0], "program.py", "exec"), {"__name__": "__main__"})
+    assert np.load("coefficients.npy").shape == (4, 4, 4, 6)
+    assert not dist.is_initialized()
+
+
+def test_the_recipe_of_the_manual_is_python():
+    assert len(PROGRAMS) == 2
+    compile(PROGRAMS[1], "recipe.py", "exec")
