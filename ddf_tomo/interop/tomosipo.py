@@ -136,7 +136,7 @@ class TomosipoOperator:
         x
             Of ``domain_shape``.
         out
-            What to overwrite, of ``range_shape`` and the kind of ``x``.
+            What to overwrite, of ``range_shape`` and of the kind and type of ``x``.
 
         Raises
         ------
@@ -152,6 +152,8 @@ class TomosipoOperator:
             return y.contiguous() if isinstance(y, torch.Tensor) else np.ascontiguousarray(y)
         of_kind(kind, out, "out", "what x is, a tensor or an array")
         check_shape(out.shape, "out", self.range_shape)
+        if out.dtype != y.dtype or (isinstance(out, np.ndarray) and not out.flags.writeable):
+            raise TypeError(message("out", f"{y.dtype}, and memory that may be written to", out.dtype))
         out[...] = y.detach() if isinstance(y, torch.Tensor) else y
         return out
 

@@ -3,11 +3,12 @@
 A new entry point joins by one function in any of these modules.
 """
 
-from tests.fuzz import export, phantoms, physics, pictures, reconstruct, report, solvers, workflow
+from tests.fuzz import backends, export, phantoms, physics, pictures, reconstruct, report, solvers, workflow
 from tests.fuzz.table import TABLE, case, folder
 
 __all__ = [
     "TABLE",
+    "backends",
     "case",
     "export",
     "folder",

@@ -180,6 +180,8 @@ def test_what_does_not_fit_is_named():
         (lambda: A([1.0]), TypeError, "x: expected a tensor or an array, got list"),
         (lambda: A(x, out=x), ValueError, r"out: expected shape \(7, 9, 8\)"),
         (lambda: A(x, out=np.zeros(A.range_shape)), TypeError, "out: expected what x is"),
+        (lambda: A(x, out=torch.zeros(A.range_shape, dtype=torch.float64)), TypeError, "out: expected torch.float32"),
+        (lambda: A(x.numpy(), out=np.broadcast_to(np.float32(0), A.range_shape)), TypeError, "out: .* written to"),
         (lambda: A(x.half()), TypeError, "x: expected float32 or float64"),
     ):
         with pytest.raises(error, match=words):
