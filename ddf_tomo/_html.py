@@ -26,17 +26,19 @@ LONGEST_TEXT = 120
 
 def scan_html(scan: Any) -> str:
     """A `Scan`: what was measured where, in which units, how much is masked, and the middle view."""
-    data = _numbers(scan.data)
+    middle = len(scan) // 2
+    data = _numbers(scan.data[middle : middle + 1] if scan.streams else scan.data)
+    place = ", on disk: range of the middle view" if scan.streams else ""
     rows = {
         "views": f"{len(scan)} of {_times(scan.geometry.detector_shape)} pixels",
         "channels": _channels(scan.response, data.shape[-1]),
         "volume": _volume(scan.geometry.volume_shape, scan.voxel_size_m),
-        "data": f"{_range(data)} {_data_unit(scan.provenance)}".strip(),
-        "weights": _weights(scan.weights),
-        "diode": "" if scan.diode is None else f"mean {np.mean(_numbers(scan.diode)):.4g}",
+        "data": f"{_range(data)} {_data_unit(scan.provenance)}".strip() + place,
     }
-    middle = len(scan) // 2
-    picture = _picture(lambda: _grey(data[middle].mean(axis=-1)), f"view {middle}")
+    if not scan.streams:
+        rows["weights"] = _weights(scan.weights)
+        rows["diode"] = "" if scan.diode is None else f"mean {np.mean(_numbers(scan.diode)):.4g}"
+    picture = _picture(lambda: _grey(data[0 if scan.streams else middle].mean(axis=-1)), f"view {middle}")
     return _card("Scan", scan.title, rows, picture)
 
 

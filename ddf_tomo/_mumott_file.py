@@ -12,16 +12,19 @@ goes wrong its mistake is not repeated:
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddf_tomo._checks import FileFormatError, choice, file_path, message
-from ddf_tomo._files import read_header, replaced_when_complete, write_header
+from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 from ddf_tomo._mumott_frames import (
     INNER_AXIS,
     J_0,
@@ -34,6 +37,7 @@ from ddf_tomo._mumott_frames import (
     geometry_from_frames,
     stage_angles,
 )
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.geometry import Geometry, rotation_about
 
 DEPRECATED = {
@@ -48,11 +52,11 @@ ANGLE_UNITS = ("auto", "radians", "degrees")
 
 @dataclass
 class MumottFile:
-    """Contents of a file: arrays padded to one shape, detector angles from j towards k in radians."""
+    """Contents of a file: arrays padded to one shape, or where to read them; angles from j towards k in radians."""
 
-    data: NDArray[Any]
-    weights: NDArray[Any] | None
-    diode: NDArray[Any] | None
+    data: NDArray[Any] | Streamed
+    weights: NDArray[Any] | Streamed | None
+    diode: NDArray[Any] | Streamed | None
     geometry: Geometry
     detector_angles_rad: NDArray[np.float64]
     two_theta_rad: NDArray[np.float64]
@@ -62,7 +66,7 @@ class MumottFile:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto") -> MumottFile:
+def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto", largest: float = math.inf) -> MumottFile:
     """Read a file in MUMOTT's layout.
 
     Parameters
@@ -71,6 +75,8 @@ def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto") -> Mumo
         The file.
     angles
         Unit of all angles in the file. MUMOTT's is radians; ``"auto"`` takes angles beyond ±4π for degrees, and warns.
+    largest
+        Bytes of data and weights beyond which they stay in the file, as `Streamed`.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto") -> Mumo
         raise FileNotFoundError(message("path", "an existing file", repr(os.fspath(path))))
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, angles)
+            return _read(file, angles, largest)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError, OverflowError) as error:
@@ -95,9 +101,9 @@ def read_mumott_file(path: str | os.PathLike[str], angles: str = "auto") -> Mumo
         ) from error
 
 
-def _read(file: Any, angles: str) -> MumottFile:
+def _read(file: Any, angles: str, largest: float) -> MumottFile:
     projections = _projections(file)
-    data, weights, diode, padding = _padded_arrays(projections)
+    data, weights, diode, padding = _padded_arrays(projections, largest)
     p_0, j_0, k_0 = _directions(file, ("p_direction_0", "j_direction_0", "k_direction_0"), (P_0, J_0, K_0))
     origin, positive_90 = _directions(file, ("detector_direction_origin", "detector_direction_positive_90"), (J_0, K_0))
     segments = np.ravel(_array(file, "detector_angles"))
@@ -139,34 +145,60 @@ def _projections(file: Any) -> list[Any]:
     return [group[name] for name in names]
 
 
-@np.errstate(over="ignore")  # what float32 cannot hold becomes infinite, and the scan tells of it
-def _padded_arrays(
-    projections: list[Any],
-) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, NDArray[np.int64]]:
+def _padded_arrays(projections: list[Any], largest: float) -> tuple[Any, Any, Any, NDArray[np.int64]]:
     """Data, weights and diode of one shape, and how many rows and columns were added to each projection."""
-    found = [_array(p, "data", ndim=3) for p in projections]
+    found = [_dataset(p, "data", ndim=3) for p in projections]
     shapes = np.array([data.shape for data in found])
     if (shapes[:, 2] != shapes[0, 2]).any() or not shapes.all():
         raise FileFormatError(message("data", "as many segments in every projection", sorted(map(tuple, shapes))))
-    full = (len(found), *shapes.max(axis=0))
-    dtype = np.result_type(*found)
+    full = (len(found), *(int(n) for n in shapes.max(axis=0)))
+    dtype = np.result_type(*(data.dtype for data in found))
     dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    padding = full[1:3] - shapes[:, :2]
+    padding = np.array(full[1:3]) - shapes[:, :2]
     has_weights = bool(padding.any()) or any("weights" in p for p in projections)
     has_diode = ["diode" in p for p in projections]
     if any(has_diode) and not all(has_diode):
         warnings.warn(f"only {sum(has_diode)} of {len(found)} projections have a diode; ignored", stacklevel=5)
-    data = np.zeros(full, dtype)
-    weights = np.zeros(full, dtype) if has_weights else None
-    diode = np.zeros(full[:3], dtype) if all(has_diode) else None
-    for view, (projection, values) in enumerate(zip(projections, found, strict=True)):
-        corner = np.s_[view, : values.shape[0], : values.shape[1]]
-        data[corner] = values
-        if weights is not None:
-            weights[corner] = _weights(projection, values.shape)
-        if diode is not None:
-            diode[corner] = _array(projection, "diode", shape=values.shape[:2])
-    return data, weights, diode, padding
+    bytes_needed = math.prod(full) * dtype.itemsize * (2 if has_weights else 1)
+
+    def array(name: str, shape: tuple[int, ...]) -> NDArray[Any] | Streamed:
+        if bytes_needed > largest:
+            path = Path(projections[0].file.filename).resolve()
+            return Streamed(shape, dtype, partial(_views_of, path, _stamp(path), name, shape[1:], dtype))
+        return _filled(projections, name, shape[1:], dtype)
+
+    data = array("data", full)
+    weights = array("weights", full) if has_weights else None
+    return data, weights, array("diode", full[:3]) if all(has_diode) else None, padding
+
+
+def _views_of(
+    path: Path, stamp: tuple[int, int], name: str, shape: tuple[int, ...], dtype: Any, views: NDArray[np.intp]
+) -> NDArray[Any]:
+    """Some views of one array of a file, which must be the one that was opened."""
+    with reading_hdf5(path, "projections") as file:
+        if _stamp(path) != stamp:
+            raise FileFormatError(message(str(path), "the file as it was when the scan was read", "a changed one"))
+        return _filled([file[f"projections/{view}"] for view in views], name, shape, dtype)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@np.errstate(over="ignore")  # what float32 cannot hold becomes infinite, and the scan tells of it
+def _filled(projections: list[Any], name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Data, weights or diodes of these projections, with zeros where one of them is smaller than the others."""
+    filled = np.zeros((len(projections), *shape), dtype)
+    for target, projection in zip(filled, projections, strict=True):
+        rows, columns, channels = projection["data"].shape
+        corner = target[:rows, :columns]
+        if name == "weights":
+            corner[...] = _weights(projection, (rows, columns, channels))
+        else:
+            corner[...] = _array(projection, name, shape=(rows, columns, channels)[: corner.ndim])
+    return filled
 
 
 def _weights(projection: Any, shape: tuple[int, ...]) -> NDArray[Any] | float:
@@ -247,15 +279,20 @@ def _in_radians(groups: list[NDArray[Any]], unit: str, names: str) -> list[NDArr
 
 
 def _array(node: Any, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    return np.asarray(_dataset(node, name, ndim=ndim, shape=shape)[()])
+
+
+def _dataset(node: Any, name: str, *, ndim: int | None = None, shape: tuple[int, ...] | None = None) -> Any:
+    """A dataset of real numbers that has these axes, not yet read."""
     where = f"{node.name.rstrip('/')}/{name}".lstrip("/")
     if name not in node:
         raise FileFormatError(message(where, "a dataset", f"nothing of that name among {sorted(node)[:12]}"))
-    if getattr(node[name], "shape", None) is None or node[name].dtype.kind not in "biuf":
-        raise FileFormatError(message(where, "a dataset of real numbers", repr(node[name])))
-    array = np.asarray(node[name][()])
-    if (ndim is not None and array.ndim != ndim) or (shape is not None and array.shape != shape):
-        raise FileFormatError(message(where, f"{ndim} axes" if shape is None else f"shape {shape}", array.shape))
-    return array
+    found = node[name]
+    if getattr(found, "shape", None) is None or found.dtype.kind not in "biuf":
+        raise FileFormatError(message(where, "a dataset of real numbers", repr(found)))
+    if (ndim is not None and len(found.shape) != ndim) or (shape is not None and found.shape != shape):
+        raise FileFormatError(message(where, f"{ndim} axes" if shape is None else f"shape {shape}", found.shape))
+    return found
 
 
 def _number(projection: Any, name: str, default: float | None = None) -> Any:
@@ -275,7 +312,8 @@ def _number(projection: Any, name: str, default: float | None = None) -> Any:
 def write_mumott_file(path: str | os.PathLike[str], contents: MumottFile) -> None:
     """Write a file that MUMOTT 2.3 reads; ``diode`` and ``weights`` of ones stand in where there are none.
 
-    The file appears under its name when it is complete.
+    Each array of a view is one contiguous piece of the file, so that views can be read one by one at full speed. The
+    file appears under its name when it is complete.
 
     Raises
     ------

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from ddf_tomo._balanced import balanced
 from ddf_tomo._checks import message
 from ddf_tomo._plan import ROUNDING, SEARCH_ITERATIONS, Plan, conjugate_gradients
 from ddf_tomo._progress import progress_bar
-from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors import (
     Functional,
@@ -33,7 +33,7 @@ from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import Checkpoint, Misfit, Solution
 from ddf_tomo.solvers.iteration import identity
-from ddf_tomo.solvers.misfit import overflow
+from ddf_tomo.solvers.misfit import misfit_of, overflow
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     STRONGEST,
@@ -49,7 +49,6 @@ PLAN, WEIGHT, FINAL, SEARCH = "plan.h5", "weight.h5", "final.h5", "search"
 TRIED = "*-views-*.h5"
 
 
-LARGEST_WEIGHT = 10.0
 DIRECTIONAL = 4.0  # weight of each order above 0 in the total variation, of 1 to 16 the best on three phantoms
 
 
@@ -79,17 +78,14 @@ class OneScan:
         self, scan: Scan, order: int, plan: Plan, folder: Checkpoint | None, bar: Bar, before: Reconstruction | None
     ) -> None:
         self.scan, self.order, self.plan, self.folder, self.bar, self.before = scan, order, plan, folder, bar, before
-        data = as_tensor(scan.data).detach().cpu()
-        weights = None if scan.weights is None else clipped(as_tensor(scan.weights).detach().cpu(), data)
-        # Weights of mean 1 keep float32 sums in range whatever the units; the minimiser does not change.
-        self.unit = 1.0 if weights is None else float(weights[weights > 0].double().mean())
         A = TensorXRayTransform(scan.geometry, scan.response, order)
-        self.misfit = Misfit(A, data, None if weights is None else weights / self.unit)
+        data, weights, self.unit = balanced(scan)
+        self.misfit = misfit_of(A, data, weights)
         self.shape = tuple(int(n or 1) for n in A.domain_shape)
         plan.check_shape(self.shape)
-        self.scale, self.height = response_scale(A, self.misfit.weights, self.misfit.y)
+        self.scale, self.height = response_scale(A, weights, self.misfit.y)
         if not math.isfinite(self.scale * self.height):
-            raise ValueError(overflow(self.misfit.y))
+            raise ValueError(overflow(self.misfit.like))
         self.of_harmonics = of_harmonics(scan.response)
 
     def reconstruction(self) -> Reconstruction:
@@ -113,7 +109,7 @@ class OneScan:
         x, residuals = self.raised(solution.x), list(solution.residuals)
         if x is not solution.x:
             residuals[-1] = misfit.norm(misfit.residual(x))
-        norm = misfit.norm(misfit.y)
+        norm = misfit.size()
         settings = {
             "method": plan.name,
             "prior": plan.prior if isinstance(plan.prior, str) else "none" if plan.prior is None else repr(plan.prior),
@@ -182,7 +178,7 @@ class OneScan:
             return None
         if of_harmonics(before.response) != self.of_harmonics:
             return None
-        start, shared = self.misfit.y.new_zeros(shape), min(shape[3], before.coefficients.shape[3])
+        start, shared = self.misfit.like.new_zeros(shape), min(shape[3], before.coefficients.shape[3])
         factor = self.height / float(before.settings["height"])
         start[..., :shared] = factor * torch.from_numpy(before.coefficients[..., :shared])
         return start
@@ -215,8 +211,7 @@ class OneScan:
             return l_curve_weight(self.fit, misfit, self.terms(1.0, ROUNDING)[0])
         level = self.noise_level
         if level is None:  # that of weights which are inverse variances
-            count = misfit.y.numel() if misfit.weights is None else int((misfit.weights > 0).sum())
-            level = (count / self.unit) ** 0.5
+            level = (misfit.count() / self.unit) ** 0.5
         return discrepant_weight(self.fit, misfit, level, first=first)
 
     def fit(self, part: Misfit, weight: float, x0: torch.Tensor | None) -> Solution:
@@ -258,19 +253,6 @@ class OneScan:
 
         made = {"title": self.scan.title, "ddf_tomo": __version__, "torch": torch.__version__}
         return {**self.scan.provenance, **made, "created": datetime.now(UTC).isoformat(timespec="seconds")}
-
-
-def clipped(weights: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
-    """Weights of at most ten times that of bright data (the mean of all, weighted by the square of the signal).
-
-    Counting statistics call empty pixels a thousand times as sure as bright ones. So is no model: there its own errors
-    (voxels, orders left out) would be fitted, at the cost of the sample, and cross-validation would see little else.
-    """
-    brightness = torch.where(weights > 0, data, 0).double().square()
-    total = float(brightness.sum())
-    if not 0 < total < float("inf"):
-        return weights
-    return weights.clamp(max=LARGEST_WEIGHT * float((brightness * weights).sum()) / total)
 
 
 def of_harmonics(response: Any) -> bool:

@@ -30,6 +30,7 @@ class Method:
     takes_constraints: bool = True
     rounding: float = 0.0
     of_tensors: bool = False
+    streams: bool = True
 
 
 def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
@@ -61,8 +62,8 @@ METHODS = {
     "cg": Method(conjugate_gradients, 60, takes_constraints=False, rounding=ROUNDING),
     "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
     "fista": Method(_proximal(fista), 60),
-    "pdhg": Method(_proximal(pdhg), 100),
-    "sirt": Method(_constrained(sirt), 100, takes_priors=False),
+    "pdhg": Method(_proximal(pdhg), 100, streams=False),
+    "sirt": Method(_constrained(sirt), 100, takes_priors=False, streams=False),
     "irtt": Method(_proximal(irtt), 60, of_tensors=True),
 }
 
@@ -127,6 +128,10 @@ class Plan:
             expected = f"one for harmonics, which {type(scan.response).__name__} sees"
             hint = "second moments become rank-2 data by operators.rank_two.rank_two_from_second_moment"
             raise ValueError(message("method", expected, repr(self.name), hint))
+        if scan.streams and not self.method.streams:
+            able = " or ".join(repr(name) for name, method in METHODS.items() if method.streams)
+            hint = "Scan.read(..., in_memory=True) gets them, if there is room"
+            raise ValueError(message("method", f"{able} for data on the disk", repr(self.name), hint))
         if self.weight == "discrepancy" and self.noise_level is None and scan.weights is None:
             raise ValueError(message("noise_level", "a number, where the scan has no weights", None))
 

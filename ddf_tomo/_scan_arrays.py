@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,20 @@ from numpy.typing import ArrayLike
 
 from ddf_tomo._checks import NOT_NUMBERS, dense, message, sequence_of
 from ddf_tomo._mumott_file import MumottFile
+from ddf_tomo._streamed import Streamed
 
 
 def as_numpy(array: Any) -> np.ndarray:
-    """A numpy array of a numpy array or tensor, sharing memory where it can."""
+    """A numpy array of a numpy array or tensor, sharing memory where it can; what is on the disk is read."""
+    if isinstance(array, Streamed):
+        return np.asarray(array)
     return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
 
 
 def floats(value: ArrayLike, argument: str, like: Any = None) -> Any:
     """A contiguous float32 or float64 array or tensor; other real types become float32, or the dtype of ``like``."""
+    if isinstance(value, Streamed):
+        return value if like is None or isinstance(like, Streamed) else floats(np.asarray(value), argument, like)
     if isinstance(value, torch.Tensor) or isinstance(like, torch.Tensor):
         tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(floats(value, argument).copy())
         if tensor.is_complex():
@@ -58,35 +63,71 @@ def checked_weights(value: Any, data: Any) -> Any:
     if not fits:
         expected = f"shape {tuple(data.shape)}, {tuple(data.shape[:3])}, ({len(data)},), or one that broadcasts"
         raise ValueError(message("weights", expected, tuple(weights.shape)))
-    if not bool((weights >= 0).all()) or bool((weights == np.inf).any()):
-        raise ValueError(message("weights", "finite weights of zero or more", "negative, infinite or NaN ones"))
-    if not bool((weights > 0).any()):
+    some = False
+    for _, piece in pieces_of(weights):
+        if not bool((piece >= 0).all()) or bool((piece == np.inf).any()):
+            raise ValueError(message("weights", "finite weights of zero or more", "negative, infinite or NaN ones"))
+        some = some or bool((piece > 0).any())
+    if not some:
         raise ValueError(message("weights", "at least one weight above zero", "zeros only"))
     return weights
 
 
 def finite_where_it_counts(array: Any, weights: Any, argument: str) -> Any:
     """The array with zeros for NaN and infinities of zero weight; any others raise."""
-    finite = torch.isfinite(array) if isinstance(array, torch.Tensor) else np.isfinite(array)
-    if bool(finite.all()):
-        return array
-    if weights is None or bool((~finite & (weights > 0)).any()):
-        count = int((~finite if weights is None else ~finite & (weights > 0)).sum())
+    missing = counted = 0
+    for views, piece in pieces_of(array):
+        infinite = ~(torch.isfinite(piece) if isinstance(piece, torch.Tensor) else np.isfinite(piece))
+        if bool(infinite.any()):
+            missing += int(infinite.sum())
+            weight = 1 if weights is None else weights[views if len(weights) > 1 else slice(None)]
+            counted += int((infinite & (weight > 0)).sum())
+    if counted:
         hint = "give them zero weight, or read with nonfinite='mask'"
-        raise ValueError(message(argument, "finite values", f"{count} NaN or infinite", hint))
-    where: Any = torch.where if isinstance(array, torch.Tensor) else np.where
-    return where(finite, array, array.new_zeros(()) if isinstance(array, torch.Tensor) else array.dtype.type(0))
+        raise ValueError(message(argument, "finite values", f"{counted} NaN or infinite", hint))
+    if not missing:
+        return array
+    return array.mapped(_only_finite) if isinstance(array, Streamed) else _only_finite(array)
+
+
+def pieces_of(array: Any) -> Iterable[tuple[slice, Any]]:
+    """What is on the disk piece by piece, what is in memory at once: which views, and their values."""
+    return array.pieces() if isinstance(array, Streamed) else [(slice(None), array)]
+
+
+def of_views(array: Any, views: Any) -> Any:
+    """Some views of an array, still on the disk if it is there."""
+    return array.chosen(views) if isinstance(array, Streamed) else array[views]
+
+
+def pixels_seen(weights: Any) -> Any:
+    """Which pixels have a channel with weight, shape ``(views, J, K)``."""
+    if isinstance(weights, Streamed):
+        return Streamed(weights.shape[:3], bool, lambda views: np.any(weights[views] > 0, axis=-1))
+    return (weights > 0).any(-1)
+
+
+def _only_finite(array: Any) -> Any:
+    if isinstance(array, torch.Tensor):
+        return torch.where(torch.isfinite(array), array, array.new_zeros(()))
+    return np.where(np.isfinite(array), array, array.dtype.type(0))
 
 
 def mask_nonfinite(found: MumottFile) -> None:
     """Give NaN and infinities of a file zero weight; the values themselves are replaced by the scan."""
-    finite = np.isfinite(found.data)
-    if found.weights is not None:
-        finite &= np.isfinite(found.weights)
-    if found.diode is not None:
-        finite &= np.isfinite(found.diode)[..., None]
-    if not finite.all():
-        found.weights = np.where(finite, 1 if found.weights is None else found.weights, 0).astype(found.data.dtype)
+    data, weights, diode = found.data, found.weights, found.diode
+
+    def masked(views: Any) -> Any:
+        finite = np.isfinite(data[views])
+        given = np.ones((), data.dtype) if weights is None else weights[views]
+        finite &= np.isfinite(given)
+        if diode is not None:
+            finite &= np.isfinite(diode[views])[..., None]
+        return np.where(finite, given, 0).astype(data.dtype)
+
+    if not all(bool(np.isfinite(p).all()) for a in (data, weights, diode) if a is not None for _, p in pieces_of(a)):
+        streams = isinstance(data, Streamed)
+        found.weights = Streamed(data.shape, data.dtype, masked) if streams else masked(slice(None))
         found.extras["has_weights"] = True
 
 
@@ -104,6 +145,18 @@ def join(arrays: Sequence[Any]) -> Any:
     """Arrays one after the other along the views; a tensor if all of them are."""
     if all(isinstance(array, torch.Tensor) for array in arrays):
         return torch.cat(list(arrays))
+    if any(isinstance(array, Streamed) for array in arrays):
+        places = [(array, view) for array in arrays for view in range(len(array))]
+        shape, dtype = arrays[0].shape[1:], np.result_type(*(as_numpy(array[:0]).dtype for array in arrays))
+
+        def read(views: Any) -> Any:
+            found = np.empty((len(views), *shape), dtype)
+            for target, place in zip(found, views, strict=True):
+                array, view = places[place]
+                target[...] = as_numpy(array[view])
+            return found
+
+        return Streamed((len(places), *shape), dtype, read)
     return np.concatenate([as_numpy(array) for array in arrays])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from ddf_tomo._checks import (
     sequence_of,
 )
 from ddf_tomo._mumott_file import MumottFile, read_mumott_file, write_mumott_file
+from ddf_tomo._resources import available_memory
 from ddf_tomo._response_text import response_from_repr
 from ddf_tomo._scan_arrays import (
     arrays_from_maps,
@@ -32,12 +34,18 @@ from ddf_tomo._scan_arrays import (
     floats,
     join,
     mask_nonfinite,
+    of_views,
+    pieces_of,
+    pixels_seen,
     plain,
 )
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators import responses
 
 NONFINITE = ("raise", "mask")
+LARGEST_SHARE = 1 / 6
+"""Of the memory that is free, for data and weights; a solver needs about as much again three times over."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +120,7 @@ class Scan:
         diode = None if self.diode is None else floats(self.diode, "diode", data)
         if diode is not None:
             check_shape(diode.shape, "diode", tuple(data.shape[:3]))
-            diode = finite_where_it_counts(diode, None if weights is None else (weights > 0).any(-1), "diode")
+            diode = finite_where_it_counts(diode, None if weights is None else pixels_seen(weights), "diode")
         if self.voxel_size_m is not None:
             hint = "the unit is metres: 25 µm are 25e-6"
             try:
@@ -230,8 +238,18 @@ class Scan:
         )
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], *, angles: str = "auto", nonfinite: str = "raise") -> Scan:
+    def read(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        angles: str = "auto",
+        nonfinite: str = "raise",
+        in_memory: bool | None = None,
+    ) -> Scan:
         """Read a file in MUMOTT's HDF5 layout, or one that `write` made; MUMOTT is not needed.
+
+        What is too large stays in the file: ``data``, ``weights`` and ``diode`` are then `Streamed`, of which
+        `reconstruct` reads some views at a time, again in each iteration. The file must stay where and as it is.
 
         Parameters
         ----------
@@ -242,6 +260,9 @@ class Scan:
             beyond ±4π for degrees and warns.
         nonfinite
             ``"raise"``, or ``"mask"``: NaN and infinities in data, weights and diode become zeros of zero weight.
+        in_memory
+            Whether to read all numbers now (``False``: only to check them). By default they are read if data and
+            weights take less than a sixth of the memory that is free.
 
         Raises
         ------
@@ -249,7 +270,11 @@ class Scan:
             If the file is truncated, foreign, or lacks what the layout requires; the message names what.
         """
         choice(nonfinite, "nonfinite", NONFINITE)
-        found = read_mumott_file(path, angles)
+        if in_memory is None:
+            largest = LARGEST_SHARE * available_memory()
+        else:
+            largest = math.inf if flag(in_memory, "in_memory") else 0.0
+        found = read_mumott_file(path, angles, largest)
         if nonfinite == "mask":
             mask_nonfinite(found)
         extras = found.extras
@@ -284,18 +309,31 @@ class Scan:
         index: Any = views if isinstance(views, slice) and (views.step or 1) > 0 else chosen
         weights = self.weights
         if weights is not None and len(weights) > 1:
-            weights = weights[index]
+            weights = of_views(weights, index)
         return replace(
             self,
-            data=self.data[index],
+            data=of_views(self.data, index),
             geometry=self.geometry[chosen],
             response=self.response.views(chosen) if hasattr(self.response, "views") else self.response,
             weights=weights,
-            diode=None if self.diode is None else self.diode[index],
+            diode=None if self.diode is None else of_views(self.diode, index),
         )
+
+    @property
+    def streams(self) -> bool:
+        """Whether the data are on the disk, and read when they are needed (see `read`)."""
+        return isinstance(self.data, Streamed)
+
+    def in_memory(self) -> Scan:
+        """The scan with all of its numbers in memory; itself, if they are there."""
+        arrays = {name: getattr(self, name) for name in ("data", "weights", "diode")}
+        there: dict[str, Any] = {n: np.asarray(array) for n, array in arrays.items() if isinstance(array, Streamed)}
+        return replace(self, **there) if there else self
 
     def full_weights(self) -> Any:
         """Weights of the data's shape and kind; a copy, or a read-only expansion."""
+        if isinstance(self.weights, Streamed):
+            return self.weights
         if isinstance(self.data, torch.Tensor):
             ones = torch.ones(1, dtype=self.data.dtype, device=self.data.device)
             return (ones if self.weights is None else self.weights).expand(self.data.shape)
@@ -310,6 +348,8 @@ class Scan:
         factor = integer(factor, "factor", low=1, high=min(self.geometry.detector_shape))
         if factor == 1:
             return self
+        if isinstance(self.data, Streamed):
+            return Scan.concatenate(self[views].in_memory().binned(factor) for views in self.data.slices())
         if self.weights is None:
             data, weights = block_sums(self.data, factor) / factor**2, None
         else:
@@ -364,9 +404,9 @@ class Scan:
         if self.voxel_size_m is not None:
             extras["voxel_size_m"] = self.voxel_size_m
         contents = MumottFile(
-            as_numpy(self.data),
-            None if self.weights is None else as_numpy(self.full_weights()),
-            None if self.diode is None else as_numpy(self.diode),
+            _to_write(self.data),
+            None if self.weights is None else _to_write(self.full_weights()),
+            None if self.diode is None else _to_write(self.diode),
             self.geometry,
             np.asarray(self.response.detector_angles_rad) if saxs else np.arange(channels) * np.pi / channels,
             np.atleast_1d(self.response.two_theta_rad).astype(float) if saxs else np.zeros(1),
@@ -391,17 +431,17 @@ class Scan:
 
     def summary(self) -> str:
         """A few lines for a person: data, weights, units, geometry, where it comes from."""
-        data = as_numpy(self.data)
         lines = [repr(self), f"title: {self.title}"] if self.title else [repr(self)]
-        lines.append(f"data ({data.dtype}): {data.min():.4g} … {data.max():.4g}, mean {data.mean():.4g}")
+        low, high, mean, _ = _statistics(self.data)
+        place = ", on disk" if self.streams else ""
+        lines.append(f"data ({as_numpy(self.data[:0]).dtype}{place}): {low:.4g} … {high:.4g}, mean {mean:.4g}")
         if self.weights is None:
             lines.append("weights: none")
         else:
-            weights = as_numpy(self.weights)
-            masked = np.count_nonzero(weights == 0) / weights.size
-            lines.append(f"weights: {weights.min():.4g} … {weights.max():.4g}, {masked:.1%} of them masked")
+            low, high, _, masked = _statistics(self.weights)
+            lines.append(f"weights: {low:.4g} … {high:.4g}, {masked:.1%} of them masked")
         lines.append("voxel size: " + ("unknown" if self.voxel_size_m is None else f"{self.voxel_size_m * 1e6:.4g} µm"))
-        lines.append("diode: " + ("none" if self.diode is None else f"mean {float(self.diode.mean()):.4g}"))
+        lines.append("diode: " + ("none" if self.diode is None else f"mean {_statistics(self.diode)[2]:.4g}"))
         lines += [self.geometry.summary(), *(f"{key}: {value}" for key, value in self.provenance.items())]
         return "\n".join(lines)
 
@@ -410,3 +450,18 @@ def _angles_of_views(response: Any) -> Any:
     """Sensitivity angles ``(views, channels)`` of a grating that turns with the views, else ``None``."""
     angles = np.array(getattr(response, "sensitivity_angles_rad", ()))
     return angles if angles.ndim == 2 else None
+
+
+def _to_write(array: Any) -> Any:
+    """What is on the disk is copied view by view."""
+    return array if isinstance(array, Streamed) else as_numpy(array)
+
+
+def _statistics(array: Any) -> tuple[float, float, float, float]:
+    """Smallest and largest number, mean, and share of zeros."""
+    low, high, total, zeros, count = math.inf, -math.inf, 0.0, 0, 0
+    for piece in (as_numpy(piece) for _, piece in pieces_of(array)):
+        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+        total, count = total + float(piece.sum(dtype=np.float64)), count + piece.size
+        zeros += int(np.count_nonzero(piece == 0))
+    return low, high, total / count, zeros / count

@@ -25,7 +25,7 @@ from ddf_tomo import (
     TensorXRayTransform,
     reconstruct,
 )
-from ddf_tomo._one_scan import clipped
+from ddf_tomo._balanced import clipped
 from ddf_tomo.derived import angle_between
 from ddf_tomo.merits import compare
 from ddf_tomo.operators.rank_two import rank_two_from_second_moment
@@ -406,7 +406,7 @@ def test_a_process_killed_while_saving_leaves_nothing_under_the_name(tmp_path):
 import os, sys
 import numpy as np
 from ddf_tomo import IsotropicResponse, Reconstruction
-from ddf_tomo._one_scan import clipped
+from ddf_tomo._balanced import clipped
 from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import PHANTOMS, tilt_series
 from ddf_tomo import export

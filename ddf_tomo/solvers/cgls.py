@@ -12,7 +12,7 @@ from ddf_tomo._checks import message, number
 from ddf_tomo.operators.base import LinearOperator, fits, shape_text
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import dot, misfit_of, overflow
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def cgls(
     A
         Any `LinearOperator` with an exact adjoint.
     y
-        Data, of the operator's range shape; torch or numpy.
+        Data, of the operator's range shape; torch or numpy, or on the disk (`ddf_tomo.Scan.read`).
     weights
         Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum.
     tikhonov
@@ -87,7 +87,7 @@ def cgls(
     >>> bool((A(solution.x) - A(x)).norm() < 1e-2 * A(x).norm())
     True
     """
-    misfit = Misfit(A, y, weights)
+    misfit = misfit_of(A, y, weights)
     tikhonov = number(tikhonov, "tikhonov", low=0.0)
     for name, operator in (("penalty", penalty), ("preconditioner", preconditioner)):
         if operator is not None and not isinstance(operator, LinearOperator):
@@ -99,41 +99,40 @@ def cgls(
     def preconditioned(s: torch.Tensor) -> torch.Tensor:
         return s if preconditioner is None else preconditioner(s)
 
-    def gradient(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        back = misfit.gradient(r)
-        return back - tikhonov * penalised(x) if tikhonov else back
+    def downhill(x: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        return -back - tikhonov * penalised(x) if tikhonov else -back
 
-    s = misfit.gradient(misfit.y)
+    r = misfit.nothing_explained()
+    back, residual = misfit.slope(r)
     for name, operator in (("penalty", penalty), ("preconditioner", preconditioner)):
-        if operator is not None and not fits(s.shape, operator.domain_shape):
-            raise ValueError(message(name, f"domain ({shape_text(tuple(s.shape))})", operator.domain_shape))
-    x, r = misfit.start(x0, like=s), misfit.y.clone()
+        if operator is not None and not fits(back.shape, operator.domain_shape):
+            raise ValueError(message(name, f"domain ({shape_text(tuple(back.shape))})", operator.domain_shape))
+    x = misfit.start(x0, like=back)
     if x0 is not None:
-        r = misfit.y - A(x)
-        s = gradient(x, r)
+        r = misfit.residual(x)
+        back, residual = misfit.slope(r)
+    s = downhill(x, back)
     p = preconditioned(s).clone()
     gamma = dot(s, p)
-    residual = misfit.norm(r)
     if not math.isfinite(gamma + residual):
-        raise ValueError(
-            message("y, weights", f"numbers whose products fit into {r.dtype}", "an overflow", "rescale them")
-        )
+        raise ValueError(overflow(misfit.like))
 
     def step(state: State, iteration: int) -> Step | None:
         x, r, p, gamma = state["x"], state["r"], state["p"], state["gamma"]
-        q = A(p)
-        curvature = dot(q, misfit.weighted(q)) + (tikhonov * dot(p, penalised(p)) if tikhonov else 0.0)
+        q = misfit.look(p)
+        curvature = misfit.square(q) + (tikhonov * dot(p, penalised(p)) if tikhonov else 0.0)
         if not 0 < curvature < math.inf or gamma <= 0:
             return None
         alpha = gamma / curvature
-        x += alpha * p
-        r -= alpha * q
-        s = gradient(x, r)
+        x.add_(p, alpha=alpha)
+        r.add_(q, alpha=alpha)
+        back, residual = misfit.slope(r)
+        s = downhill(x, back)
         z = preconditioned(s)
         state["gamma"] = dot(s, z)
         p *= state["gamma"] / gamma
         p += z
-        return Step(misfit.norm(r), math.sqrt(max(state["gamma"], 0.0) / state["gamma_start"]))
+        return Step(residual, math.sqrt(max(state["gamma"], 0.0) / state["gamma_start"]))
 
     return iterate(
         "CGLS",

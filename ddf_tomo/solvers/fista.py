@@ -15,7 +15,7 @@ from ddf_tomo._checks import integer
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import dot, misfit_of
 from ddf_tomo.solvers.terms import Terms
 
 MOST_INNER = 1000
@@ -82,12 +82,12 @@ def fista(
     >>> fista(same, y, regularisers=0.2 * TotalVariation((4, 1, 1)), iterations=50).x.flatten().round(decimals=2)
     tensor([0.2000, 0.2000, 3.0000, 3.0000])
     """
-    misfit = Misfit(A, y, weights)
+    misfit = misfit_of(A, y, weights)
     inner_iterations = integer(inner_iterations, "inner_iterations", low=1, high=MOST_INNER)
     x, r, residual = misfit.begin(x0)
     terms = Terms(regularisers, x)
     # What rounding leaves of a difference of two predictions tells nothing about the operator.
-    smallest = 1e3 * torch.finfo(r.dtype).eps * misfit.norm(misfit.y)
+    smallest = 1e3 * torch.finfo(x.dtype).eps * misfit.size()
 
     def step(state: State, iteration: int) -> Step:
         x, r, t = state["x"], state["r"], state["t"]
@@ -101,7 +101,7 @@ def fista(
             lipschitz = state["lipschitz"]
             x_new = terms.proximal(v - gradient / lipschitz, 1 / lipschitz, state, state["inner"])
             r_new = misfit.residual(x_new)
-            moved, seen = x_new - v, misfit.norm(r_new - r_v)
+            moved, seen = x_new - v, math.sqrt(misfit.square(r_new - r_v))
             if seen <= smallest or seen**2 <= lipschitz * dot(moved, moved) * (1 + 1e-6):
                 break
             state["lipschitz"] = 1.2 * lipschitz

@@ -18,7 +18,7 @@ from ddf_tomo.priors.positive_definite import OFF_DIAGONAL, PositiveDefinite
 from ddf_tomo.solvers.checkpoint import Checkpoint
 from ddf_tomo.solvers.fista import fista
 from ddf_tomo.solvers.iteration import Callback, Solution
-from ddf_tomo.solvers.misfit import Misfit, checked_operator
+from ddf_tomo.solvers.misfit import checked_operator, misfit_of
 from ddf_tomo.solvers.terms import as_list
 
 
@@ -100,7 +100,7 @@ def irtt(
         iterations=iterations,
         noise_level=noise_level,
         tolerance=tolerance,
-        x0=None if x0 is None else to_scaled(Misfit(A, y, weights).start(x0)),
+        x0=None if x0 is None else to_scaled(misfit_of(A, y, weights).start(x0)),
         callback=in_tensors if callable(callback) else callback,
         progress=progress,
         checkpoint=checkpoint,

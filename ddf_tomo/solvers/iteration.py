@@ -149,10 +149,10 @@ def iterate(
 
 def identity(misfit: Misfit, **settings: Any) -> dict[str, Any]:
     """What tells one problem from another: settings, shapes, and sums over data, weights and a backprojection."""
-    back = misfit.gradient(misfit.y)
+    back = misfit.backprojected()
     # A ramp beside the norm: a permutation of the data is another problem. The cosine lies about 1, not about 0, as
     # rounding must not count.
     ramp = torch.linspace(-1, 1, back.numel(), dtype=back.dtype).to(back).reshape(back.shape)
     size = math.sqrt(dot(back, back))
-    sums = [misfit.norm(misfit.y), size, 2.0 + dot(back, ramp) / ((size or 1.0) * math.sqrt(dot(ramp, ramp) or 1.0))]
+    sums = [misfit.size(), size, 2.0 + dot(back, ramp) / ((size or 1.0) * math.sqrt(dot(ramp, ramp) or 1.0))]
     return {"shapes": [list(misfit.y.shape), list(back.shape)], "dtype": str(back.dtype), "sums": sums} | settings

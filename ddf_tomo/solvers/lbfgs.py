@@ -14,7 +14,7 @@ from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors.functional import Functional
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import dot, misfit_of
 from ddf_tomo.solvers.terms import Terms
 
 
@@ -77,7 +77,7 @@ def lbfgs(
     >>> lbfgs(same, y, regularisers=0.2 * TotalVariation((4, 1, 1), smoothing=1e-3)).x.flatten().round(decimals=2)
     tensor([0.2000, 0.2000, 3.0000, 3.0000])
     """
-    misfit = Misfit(A, y, weights)
+    misfit = misfit_of(A, y, weights)
     memory = integer(memory, "memory", low=1, high=1000)
     x, r, residual = misfit.begin(x0)
     terms = Terms(regularisers, x)
@@ -87,18 +87,18 @@ def lbfgs(
                 message("regularisers", "smooth ones", term, "set smoothing=, or use fista or pdhg, which need none")
             )
 
-    def gradient(r: torch.Tensor, images: list[torch.Tensor]) -> torch.Tensor:
-        g = misfit.gradient(r)
+    def gradient(r: torch.Tensor, images: list[torch.Tensor]) -> tuple[torch.Tensor, float]:
+        g, residual = misfit.slope(r)
         for term, z in zip(terms.all, images, strict=True):
             g = g + term.weight * term.apply_adjoint(slope_of(term, z))
-        return g
+        return g, residual
 
     def step(state: State, iteration: int) -> Step | None:
         x, r, g = state["x"], state["r"], state["g"]
         d = -times_inverse_hessian(state, g, memory)
-        q, turned = A(d), [term.apply(d) for term in terms.all]
+        q, turned = misfit.look(d), [term.apply(d) for term in terms.all]
         here = [term.apply(x) for term in terms.all]
-        slope, curvature = dot(g, d), dot(q, misfit.weighted(q))
+        slope, curvature = dot(g, d), misfit.square(q)
 
         def slope_at(alpha: float) -> float:
             extra = (
@@ -112,8 +112,8 @@ def lbfgs(
         first = 1.0 if state["count"] else (-slope / curvature if curvature else 1 / math.sqrt(dot(d, d)))
         alpha = lowest(slope_at, slope, first)
         state["x"] = x + alpha * d  # not in place: of terms without operator, x is the image
-        r += alpha * q
-        g_new = gradient(r, [z + alpha * dz for z, dz in zip(here, turned, strict=True)])
+        r.add_(q, alpha=alpha)
+        g_new, residual = gradient(r, [z + alpha * dz for z, dz in zip(here, turned, strict=True)])
         change = g_new - g
         product = alpha * dot(d, change)
         if product > 0:
@@ -123,13 +123,13 @@ def lbfgs(
             state["count"] += 1
         state["g"] = g_new
         state["g_start"] = state["g_start"] or math.sqrt(dot(g, g))
-        return Step(misfit.norm(r), math.sqrt(dot(g_new, g_new)) / state["g_start"])
+        return Step(residual, math.sqrt(dot(g_new, g_new)) / state["g_start"])
 
     past = x.new_zeros((memory, *x.shape))
     start = {
         "x": x,
-        "r": r.clone(),
-        "g": gradient(r, [term.apply(x) for term in terms.all]),
+        "r": r,
+        "g": gradient(r, [term.apply(x) for term in terms.all])[0],
         "steps": past,
         "changes": past.clone(),
     }

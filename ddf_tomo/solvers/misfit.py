@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from ddf_tomo._checks import MOST_ITERATIONS, integer, message
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
 
 PIECE = 2**20
@@ -17,6 +18,9 @@ PIECE = 2**20
 
 class Misfit:
     """``½ |W^(1/2) (A x - y)|²`` with checked data.
+
+    Algorithms treat two kinds of things as tensors and look into neither: residuals ``A x - y`` (`residual`), and what
+    the detector sees of a direction, ``A d`` (`look`). That leaves open what stands for them; see `StreamedMisfit`.
 
     Parameters
     ----------
@@ -51,10 +55,19 @@ class Misfit:
     def __init__(self, A: LinearOperator, y: Any, weights: Any = None) -> None:
         self.A = checked_operator(A)
         self.y, self.weights = _checked_data(A, y, weights)
+        self.like = self.y[:0]
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         """``A x - y``."""
         return self.A(x) - self.y
+
+    def nothing_explained(self) -> torch.Tensor:
+        """The residual of ``x = 0``."""
+        return -self.y
+
+    def look(self, d: torch.Tensor) -> torch.Tensor:
+        """``A d``: how the residual changes along ``d``."""
+        return self.A(d)
 
     def weighted(self, r: torch.Tensor) -> torch.Tensor:
         """``W r``."""
@@ -64,10 +77,37 @@ class Misfit:
         """``Aᵀ W r``: the gradient at the ``x`` of this residual."""
         return self.A.T(self.weighted(r))
 
+    def slope(self, r: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """`gradient` and `norm` of a residual."""
+        return self.gradient(r), self.norm(r)
+
     def norm(self, r: torch.Tensor) -> float:
         """``|W^(1/2) r|``, summed in double precision."""
-        half = r if self.weights is None else self.weights.sqrt() * r
-        return math.sqrt(dot(half, half))
+        return math.sqrt(weighted_square(r, self.weights))
+
+    def square(self, q: torch.Tensor) -> float:
+        """``|W^(1/2) q|²`` of what the detector sees of a direction."""
+        return weighted_square(q, self.weights)
+
+    def normal(self, d: torch.Tensor) -> torch.Tensor:
+        """``Aᵀ W A d``."""
+        return self.A.T(self.weighted(self.A(d)))
+
+    def backprojected(self) -> torch.Tensor:
+        """``Aᵀ W y``."""
+        return self.gradient(self.y)
+
+    def size(self) -> float:
+        """``|W^(1/2) y|``."""
+        return self.norm(self.y)
+
+    def count(self) -> int:
+        """How many data have positive weight."""
+        return self.y.numel() if self.weights is None else int((self.weights > 0).sum())
+
+    def pieces(self) -> Iterator[tuple[LinearOperator, torch.Tensor, torch.Tensor | None]]:
+        """Operators, data and weights that make up the whole."""
+        yield self.A, self.y, self.weights
 
     def value(self, x: torch.Tensor) -> float:
         """``½ |W^(1/2) (A x - y)|²``."""
@@ -79,19 +119,19 @@ class Misfit:
         Algorithms that rest on it watch what they meet on their way, and raise it when it was too low. 1 if the
         operator is zero.
         """
-        found = largest_eigenvalue(lambda v: self.gradient(self.A(v)), self.gradient(self.y), iterations)
+        found = largest_eigenvalue(self.normal, self.backprojected(), iterations)
         if not math.isfinite(found):
-            raise ValueError(overflow(self.y))
+            raise ValueError(overflow(self.like))
         return found or 1.0
 
     def begin(self, x0: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Where to start, by default from ``x0 = 0``: ``x``, ``A x - y`` and its norm; overflows are told."""
-        back = self.gradient(self.y)
+        back = self.backprojected()
         x = self.start(x0, like=back)
-        r = -self.y if x0 is None else self.residual(x)
+        r = self.nothing_explained() if x0 is None else self.residual(x)
         norm = self.norm(r)
         if not math.isfinite(norm + dot(back, back)):
-            raise ValueError(overflow(r))
+            raise ValueError(overflow(self.like))
         return x, r, norm
 
     def start(self, x0: Any, like: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,9 +139,9 @@ class Misfit:
         shape = self.A.domain_shape if like is None else tuple(like.shape)
         if x0 is None:
             if None in shape:
-                shape = tuple(self.A.T(self.y).shape)
-            return self.y.new_zeros([int(n or 1) for n in shape])
-        x = as_tensor(x0, "x0").to(self.y).clone(memory_format=torch.contiguous_format)
+                shape = tuple(self.backprojected().shape)
+            return self.like.new_zeros([int(n or 1) for n in shape])
+        x = as_tensor(x0, "x0").to(self.like).clone(memory_format=torch.contiguous_format)
         if not fits(x.shape, shape):
             raise ValueError(message("x0", f"shape ({shape_text(shape)})", tuple(x.shape)))
         if not torch.isfinite(x).all():
@@ -111,9 +151,25 @@ class Misfit:
     def subset(self, indices: Any) -> Misfit:
         """The misfit of the views with these ``indices`` only (first axis of the data)."""
         part = object.__new__(Misfit)
-        part.A, part.y = self.A.views(indices), self.y[np.asarray(indices)]
+        part.A, part.y, part.like = self.A.views(indices), self.y[np.asarray(indices)], self.like
         part.weights = None if self.weights is None else self.weights[np.asarray(indices)]
         return part
+
+
+def misfit_of(A: LinearOperator, y: Any, weights: Any = None) -> Misfit:
+    """The misfit of data in memory, or (`Streamed`) on the disk."""
+    from ddf_tomo.solvers.streaming import StreamedMisfit
+
+    return (StreamedMisfit if isinstance(y, Streamed) else Misfit)(A, y, weights)
+
+
+def weighted_square(r: torch.Tensor, weights: torch.Tensor | None) -> float:
+    """``|W^(1/2) r|²`` in double precision, piece by piece: no second array of the data's size is made."""
+    if weights is None:
+        return dot(r, r)
+    rows = max(1, PIECE // max(1, r[:1].numel()))
+    halves = (w.sqrt().mul_(u) for u, w in zip(r.split(rows), weights.split(rows), strict=True))
+    return sum(dot(half, half) for half in halves) if r.numel() else 0.0
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -171,6 +227,10 @@ def checked_operator(A: LinearOperator) -> LinearOperator:
 
 
 def _checked_data(A: LinearOperator, y: Any, weights: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    for name, value in (("y", y), ("weights", weights)):
+        if isinstance(value, Streamed):
+            hint = "cgls, nonlinear_cg, lbfgs, fista and irtt read data from the disk; numpy.asarray gets them all"
+            raise TypeError(message(name, "an array in memory", value, hint))
     y = as_tensor(y, "y")
     if y.dtype not in (torch.float32, torch.float64):
         raise TypeError(message("y", "float32 or float64", y.dtype))

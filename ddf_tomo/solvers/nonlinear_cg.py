@@ -17,7 +17,7 @@ from ddf_tomo._checks import integer, message
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
-from ddf_tomo.solvers.misfit import Misfit, dot
+from ddf_tomo.solvers.misfit import dot, misfit_of
 from ddf_tomo.solvers.terms import Terms
 
 
@@ -74,7 +74,7 @@ def nonlinear_cg(
     >>> [round(value, 2) for value in found.x.flatten().tolist()]  # each side lost 0.15 / 3
     [0.05, 0.05, 0.05, 0.95, 0.95, 0.95]
     """
-    misfit = Misfit(A, y, weights)
+    misfit = misfit_of(A, y, weights)
     line_steps = integer(line_steps, "line_steps", low=1)
     x, r, residual = misfit.begin(x0)
     terms = Terms(regularisers, x)
@@ -84,12 +84,12 @@ def nonlinear_cg(
                 message("regularisers", "smooth ones", term, "set smoothing=, or use fista or pdhg, which need none")
             )
 
-    def gradient(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        g = misfit.gradient(r)
+    def gradient(x: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, float]:
+        g, residual = misfit.slope(r)
         for term in terms.all:
             z = term.apply(x)
             g += term.weight * term.apply_adjoint(term.curvature(z) * z)
-        return g
+        return g, residual
 
     def lowest(x: torch.Tensor, d: torch.Tensor, slope: float, height: float) -> float:
         """How far to go along ``d``, where the data term has this curvature and all terms together this slope."""
@@ -114,23 +114,23 @@ def nonlinear_cg(
         if slope >= 0:  # a direction that went stale: begin again with the steepest descent
             d.copy_(-g)
             slope = -dot(g, g)
-        q = A(d)
-        alpha = lowest(x, d, slope, dot(q, misfit.weighted(q)))
+        q = misfit.look(d)
+        alpha = lowest(x, d, slope, misfit.square(q))
         if slope == 0 or alpha <= 0:
             return None
-        x += alpha * d
-        r += alpha * q
-        g_new = gradient(x, r)
+        x.add_(d, alpha=alpha)
+        r.add_(q, alpha=alpha)
+        g_new, residual = gradient(x, r)
         size = dot(g_new, g_new)
         d *= max(size - dot(g_new, g), 0.0) / dot(g, g)
         d -= g_new
         state["g"] = g_new
-        return Step(misfit.norm(r), math.sqrt(size) / state["g_start"])
+        return Step(residual, math.sqrt(size) / state["g_start"])
 
-    g = gradient(x, r)
+    g, _ = gradient(x, r)
     return iterate(
         "CG",
-        {"x": x, "r": r.clone(), "g": g, "d": -g, "g_start": math.sqrt(dot(g, g)) or 1.0},
+        {"x": x, "r": r, "g": g, "d": -g, "g_start": math.sqrt(dot(g, g)) or 1.0},
         step,
         residual,
         identity(misfit, terms=terms.identity(misfit), line_steps=line_steps) if checkpoint is not None else {},

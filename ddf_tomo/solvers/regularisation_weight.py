@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from ddf_tomo._checks import LARGEST_SEED, integer, message, number
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.solvers.iteration import Solution
-from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.misfit import Misfit, dot, misfit_of
 
 STRONGEST, WEAKEST = 0.3, 1e-6
 FIRST = 0.1
@@ -246,7 +247,8 @@ def l_curve_weight(
 
 
 def _seen(misfit: Misfit, views: Any) -> bool:
-    return misfit.weights is None or bool((misfit.weights[views] > 0).any())
+    weights = misfit.weights
+    return weights is None or any(bool((weights[view] > 0).any()) for view in views)
 
 
 def _strongest_within(tolerated: float, tried: list[tuple[float, float]]) -> float:
@@ -291,8 +293,12 @@ def response_scale(A: LinearOperator, weights: torch.Tensor | None = None, y: An
     # The first coefficient is the isotropic one of harmonics; of a tensor (xx, …) it will do as well.
     constant = torch.zeros([1 if n is None else n for n in A.domain_shape])
     constant[..., 0] = 1.0
-    seen = A(constant)
-    weighted = seen if weights is None else seen * weights
-    total = float((seen * weighted).double().sum())
-    height = 0.0 if y is None or not total else float((weighted * y).double().sum()) / total
+    parts = misfit_of(A, y, weights).pieces() if isinstance(y, Streamed) else [(A, y, weights)]
+    total = explained = 0.0
+    for part, data, weight in parts:
+        seen = part(constant)
+        weighted = seen if weight is None else seen * weight
+        total += dot(seen, weighted)
+        explained += 0.0 if data is None else dot(weighted, data)
+    height = explained / total if total else 0.0
     return total / float(constant.sum()) or 1.0, height if height > 0 else 1.0

@@ -109,7 +109,7 @@ class Terms:
 
     def identity(self, misfit: Misfit) -> list[Any]:
         """What tells these terms from others in a checkpoint: what they make of the backprojected data."""
-        probe = misfit.gradient(misfit.y)
+        probe = misfit.backprojected()
         probe = probe / (math.sqrt(dot(probe, probe) / max(probe.numel(), 1)) or 1.0)
         told = []
         for term in self.all:
