@@ -66,16 +66,17 @@ def peak_bytes(function) -> int:
 
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("chunk_views", [1, 3])
-def test_memory_beyond_the_result_is_one_chunk(chunk_views, batch):
+def test_memory_beyond_the_result_is_one_chunk_and_one_slab(chunk_views, batch):
     geometry = random_geometry(12, (20, 20, 20), (24, 24))
     A = TensorXRayTransform(geometry, SecondMomentResponse(), 4, chunk_views=chunk_views)
     x, y = noise((*batch, *A.domain_shape), dtype=torch.float32), noise((*batch, *A.range_shape), 1, torch.float32)
     A.T(A(x))
     chunk = chunk_views * 24 * 24 * 15 * 4
+    slab = 24 * 23 * 23 * 16 * 4  # whole registers, an empty border; of large volumes `SLAB_BYTES`
     for operator, argument in ((A, x), (A.T, y)):
         result_bytes = operator(argument).nbytes
         extra = peak_bytes(lambda operator=operator, argument=argument: operator(argument)) - result_bytes
-        assert chunk <= extra < 1.5 * chunk  # the lower bound: the measurement sees what there is
+        assert chunk <= extra < 1.5 * chunk + (slab if operator is A else 0)  # the lower bound: the measurement sees what there is
 
 
 def test_default_chunks_are_bounded_in_bytes(monkeypatch):
