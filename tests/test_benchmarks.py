@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import ddf_tomo
+from tests.strategies import random_geometry
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -121,6 +123,26 @@ def test_direction(modules):
     assert values["reconstruct(scan), median angle"] < 10
     best = values["plain CGLS, median angle at its best iteration"]
     assert best <= values["plain CGLS, median angle at iteration 30"]
+
+
+def test_gpu_without_a_card(modules):
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    (row,) = modules("run").measure("gpu").rows
+    assert (row.value, row.passed) == (0, None)
+    assert "no card" in row.note
+
+
+def test_diffct_gets_our_geometry(modules):
+    """Its projections of a smooth blob off the centre are ours, as far as lines through boxes can tell."""
+    pytest.importorskip("diffct", exc_type=ImportError)
+    geometry = random_geometry(3, (24, 22, 20), (25, 27), seed=1)
+    place = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.volume_shape), indexing="ij"), -1) - (13, 10, 11)
+    x = np.exp(-(place**2).sum(-1) / 30)[..., None] * np.array([1.0, 2.0])
+    forward, backward = modules("gpu")._diffct(geometry)
+    y = forward(torch.from_numpy(x).float())
+    assert modules("harness").difference(y, ddf_tomo.XRayTransform(geometry)(x)) < 5e-3
+    assert backward(y).shape == x.shape
 
 
 def test_an_error_ends_a_benchmark_but_not_the_report(modules, monkeypatch):
