@@ -51,6 +51,7 @@ class Projector:
                 arguments = slab, signals, shape, part.lanes, part.channels, first, full, *part.detector, part.views
                 project = partial(kernel.forward_tiles, *arguments, part.chosen, ROWS_A_TILE)
                 in_parallel(len(part.chosen) * -(-part.detector[0] // ROWS_A_TILE), 1, project)
+            del slab, copy, arguments, project  # before the next one is made
 
     def backproject(self, volume: torch.Tensor, projections: torch.Tensor, views: slice) -> None:
         from ddf_tomo.operators.backends import _numba_kernel as kernel
