@@ -12,6 +12,7 @@ import torch
 from ddf_tomo._checks import MOST_ITERATIONS, integer, message
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text, sum_of
+from ddf_tomo.operators.distributed import DistributedViews
 
 PIECE = 2**20
 
@@ -157,10 +158,13 @@ class Misfit:
 
 
 def misfit_of(A: LinearOperator, y: Any, weights: Any = None) -> Misfit:
-    """The misfit of data in memory, or (`Streamed`) on the disk."""
+    """The misfit of data in memory, of views divided among processes, or (`Streamed`) of data on the disk."""
+    from ddf_tomo.solvers.divided import DividedMisfit
     from ddf_tomo.solvers.streaming import StreamedMisfit
 
-    return (StreamedMisfit if isinstance(y, Streamed) else Misfit)(A, y, weights)
+    if isinstance(y, Streamed):
+        return StreamedMisfit(A, y, weights)
+    return DividedMisfit(A, y, weights) if isinstance(A, DistributedViews) else Misfit(A, y, weights)
 
 
 def weighted_square(r: torch.Tensor, weights: torch.Tensor | None) -> float:

@@ -15,10 +15,12 @@ import torch.distributed as dist
 
 import ddf_tomo as dt
 from ddf_tomo import _one_scan
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators import TensorXRayTransform
 from ddf_tomo.operators.distributed import over_views, own_share
 from ddf_tomo.phantoms import helicoidal_fibres, simulate
 from ddf_tomo.priors import NonNegativeMean, TotalVariation
+from ddf_tomo.solvers.misfit import misfit_of
 from tests.strategies import random_geometry
 
 GEOMETRY = random_geometry(11, (5, 6, 4), (7, 6), seed=2, offset=0.3)  # 11 views: shares of 5 and 6
@@ -93,15 +95,26 @@ def reconstruction(divided: Callable[[Any], Any]) -> Results:
     return {"reconstruct": torch.from_numpy(found.coefficients), "weight": found.settings["weight"]}
 
 
+def streamed(divided: Callable[[Any], Any]) -> Results:
+    """Data on the disk, or what looks so."""
+    A = divided(dt.XRayTransform(GEOMETRY, channels=2))
+    y = noise(*A.range_shape, seed=6).numpy()
+    on_disk = Streamed(y.shape, y.dtype, lambda views: y[views])
+    return {"streamed": dt.solvers.cgls(A, on_disk, iterations=6).x}
+
+
 def everything(divided: Callable[[Any], Any]) -> Results:
-    return operators(divided) | solutions(divided) | reconstruction(divided)
+    return operators(divided) | solutions(divided) | streamed(divided) | reconstruction(divided)
 
 
 def groups(rank: int) -> Results:
     """A group of the second process alone."""
     group = dist.new_group([1])
     A = dt.XRayTransform(GEOMETRY)
-    shares: Results = {"own share": own_share(5)}
+    divided = over_views(A)
+    misfit = misfit_of(divided, torch.ones(11, 7, 6, 2))
+    residuals = [len(m.residual(torch.ones(*SHAPE, 2))) for m in (misfit, misfit.subset([3, 4, 5]))]
+    shares: Results = {"own share": own_share(5), "own residuals": residuals}
     if rank == 1:
         x = noise(*SHAPE, 1, seed=5)
         alone = over_views(A, group)

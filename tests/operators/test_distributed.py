@@ -69,6 +69,7 @@ def test_all_processes_have_the_same_bits(expected, found):
 
 def test_groups_and_shares(found):
     assert [each["own share"] for each in found] == [slice(0, 2), slice(2, 5)]
+    assert [each["own residuals"] for each in found] == [[5, 1], [6, 2]]  # nobody has those of all 11 views, and 3
     assert found[1]["alone"]
     assert found[1]["group share"] == slice(0, 5)
     assert "does not belong to the group" in found[0]["refused"]
