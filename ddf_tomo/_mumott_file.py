@@ -164,7 +164,9 @@ def _padded_arrays(projections: list[Any], largest: float) -> tuple[Any, Any, An
     def array(name: str, shape: tuple[int, ...]) -> NDArray[Any] | Streamed:
         if bytes_needed > largest:
             path = Path(projections[0].file.filename).resolve()
-            return Streamed(shape, dtype, partial(_views_of, path, _stamp(path), name, shape[1:], dtype))
+            offsets = [_offset(projection, name, shape[1:], dtype) for projection in projections]
+            whole = None if None in offsets else np.array(offsets)
+            return Streamed(shape, dtype, partial(_views_of, path, _stamp(path), whole, name, shape[1:], dtype))
         return _filled(projections, name, shape[1:], dtype)
 
     data = array("data", full)
@@ -173,13 +175,38 @@ def _padded_arrays(projections: list[Any], largest: float) -> tuple[Any, Any, An
 
 
 def _views_of(
-    path: Path, stamp: tuple[int, int], name: str, shape: tuple[int, ...], dtype: Any, views: NDArray[np.intp]
+    path: Path,
+    stamp: tuple[int, int],
+    offsets: NDArray[Any] | None,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    views: NDArray[np.intp],
 ) -> NDArray[Any]:
-    """Some views of one array of a file, which must be the one that was opened."""
-    with reading_hdf5(path, "projections") as file:
-        if _stamp(path) != stamp:
-            raise FileFormatError(message(str(path), "the file as it was when the scan was read", "a changed one"))
-        return _filled([file[f"projections/{view}"] for view in views], name, shape, dtype)
+    """Some views of one array of a file, which must be the one that was opened; straight from it, given ``offsets``."""
+    if not path.is_file() or _stamp(path) != stamp:
+        raise FileFormatError(message(str(path), "the file as it was when the scan was read", "a changed one, or none"))
+    if offsets is None:
+        with reading_hdf5(path, "projections") as file:
+            return _filled([file[f"projections/{view}"] for view in views], name, shape, dtype)
+    found = np.empty((len(views), *shape), dtype)
+    with open(path, "rb") as plain:
+        for target, view in zip(found, views, strict=True):
+            plain.seek(int(offsets[view]))
+            if plain.readinto(target.data) != target.nbytes:
+                raise FileFormatError(message(str(path), "a complete file", "one that ends early"))
+    return found
+
+
+def _offset(projection: Any, name: str, shape: tuple[int, ...], dtype: Any) -> int | None:
+    """Where in the file an array lies in one piece, of this shape and kind; a hundred times as quick to read so."""
+    found = projection.get(name)
+    if getattr(found, "shape", None) != shape or found.dtype != dtype or found.chunks or found.external:
+        return None
+    if found.is_virtual:
+        return None
+    offset = found.id.get_offset()
+    return None if offset is None else int(offset)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
