@@ -2,6 +2,7 @@
 
 from ddf_tomo.solvers.cgls import cgls
 from ddf_tomo.solvers.checkpoint import Checkpoint
+from ddf_tomo.solvers.fbp import fbp
 from ddf_tomo.solvers.fista import fista
 from ddf_tomo.solvers.irtt import irtt
 from ddf_tomo.solvers.iteration import Solution
@@ -11,4 +12,4 @@ from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
 from ddf_tomo.solvers.sirt import sirt
 
-__all__ = ["Checkpoint", "Misfit", "Solution", "cgls", "fista", "irtt", "lbfgs", "nonlinear_cg", "pdhg", "sirt"]
+__all__ = ["Checkpoint", "Misfit", "Solution", "cgls", "fbp", "fista", "irtt", "lbfgs", "nonlinear_cg", "pdhg", "sirt"]

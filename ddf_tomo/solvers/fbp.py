@@ -1,0 +1,330 @@
+"""Tensor filtered backprojection: the inverse of the normal operator's symbol, applied to the projections.
+
+With ``X̂(ξ)`` the Fourier transform of the coefficients, each view measures ``ŷ_v(ξ) = R_v X̂(ξ)`` on the plane across
+its beam, ``ξ = ξ_j j + ξ_k k``, and backprojection puts a detector's transform back on that plane. As ``δ(ξ · p) =
+δ(ξ̂ · p) / |ξ|``,
+
+    x = Σ_v BP_v [ |ξ| G(ξ̂)⁺ R_vᵀ ŷ_v(ξ) ],    G(ξ̂) = Σ_v δ(ξ̂ · p_v) R_vᵀ R_v
+
+gives back the volume wherever ``G(ξ̂)`` has full rank (one axis, one channel: ``G = views / π / cos`` of the angle to the
+plane of rotation, which is textbook filtered backprojection). Filtering before backprojection lets nothing be cut off.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddf_tomo._checks import choice, number, of_kind
+from ddf_tomo.geometry import Geometry
+from ddf_tomo.operators.beams_across import view_spacing
+from ddf_tomo.operators.directional_symbol import directional_symbol
+from ddf_tomo.operators.rank_two import tensor_from_coefficients
+from ddf_tomo.operators.spherical_harmonics import half_sphere_grid, orders
+from ddf_tomo.operators.tensor import TensorXRayTransform
+from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.spectra import FALLOFF, Spectra, estimate_spectra
+
+WINDOWS = ("wiener", "ram-lak", "shepp-logan", "cosine", "hann")
+NEGLIGIBLE = 1e-3  # frequencies that pass by less than this share are left out
+CHUNK_BYTES = 8 * 2**20
+MOST_DIRECTIONS_BYTES = 64 * 2**20
+FEWEST_SECTORS = 12
+VIEWS_FOR_SPECTRA = 48  # enough for the mean of a power
+
+
+@torch.no_grad()
+def fbp(
+    A: TensorXRayTransform,
+    y: Any,
+    *,
+    weights: Any = None,
+    window: str = "wiener",
+    cutoff: float = 1.0,
+    width_rad: float | None = None,
+    epsilon: float = 2e-4,
+) -> torch.Tensor:
+    """Coefficients by tensor filtered backprojection, in about the time of one iteration of another solver.
+
+    By default the filter is Wiener's: the power of noise and signal at each frequency, and that of each order, are
+    estimated from the data, and what is below the noise is damped, well-determined combinations of coefficients at
+    higher frequencies than others. The other windows are linear in the data and leave nothing to estimate.
+
+    The object must lie inside the detector in every view. Directions of structure that no beam sees remain zero.
+
+    Parameters
+    ----------
+    A
+        The operator; it says geometry, response and order.
+    y
+        Data, of the operator's range shape; torch or numpy.
+    weights
+        As in `ddf_tomo.solvers.cgls`. Each channel of a view counts with the inverse of its mean variance; single data
+        of weight zero are filled in from their neighbours.
+    window
+        ``"wiener"``, or ``"ram-lak"`` (the bare ramp), ``"shepp-logan"``, ``"cosine"``, ``"hann"``, as in scalar
+        tomography; these by ``|ξ|`` up to the ``cutoff``.
+    cutoff
+        Highest frequency of windows other than ``"wiener"``, relative to half a cycle per pixel.
+    width_rad
+        Angle over which views are taken together; by default the spacing of the views, `view_spacing`.
+    epsilon
+        Eigenvalues of ``G`` well below this share of the typical largest one are left out, smoothly. Coefficients are
+        taken relative to the strength of their order, which ``"wiener"`` estimates.
+
+    Returns
+    -------
+    torch.Tensor
+        Coefficients, of the operator's domain shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or data with positive weight are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ddf_tomo import SaxsResponse
+    >>> from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
+    >>> scan = simulate(helicoidal_fibres, tilt_series((16, 16, 16)), SaxsResponse(np.arange(8) * np.pi / 8), noise=0.02)
+    >>> A = TensorXRayTransform(scan.geometry, scan.response, ell_max=4)
+    >>> x = fbp(A, scan.data)
+    >>> truth = helicoidal_fibres((16, 16, 16)).coefficients
+    >>> bool(np.linalg.norm(x - truth) < 0.2 * np.linalg.norm(truth))
+    True
+    """
+    of_kind(TensorXRayTransform, A, "A")
+    misfit = Misfit(A, y, weights)
+    choice(window, "window", WINDOWS)
+    cutoff = number(cutoff, "cutoff", low=0.0, high=2.0, low_open=True)
+    width = _width(A, width_rad)
+    share = number(epsilon, "epsilon", low=0.0, high=1.0, low_open=True)
+    data, roots = _evened(misfit)
+    basis = _basis(A, data)
+    R = roots[:, :, None] * (A.matrix.to(data) @ basis)
+    volume = data.new_zeros([int(n or 1) for n in A.domain_shape])
+    if not volume.numel() or not bool(data.any()) or not bool(R.any()):
+        return volume
+
+    grid = DetectorFrequencies(A.geometry.detector_shape, width, data)
+    ell = torch.from_numpy(orders(A.ell_max)[0]).to(data.device)
+    ramp, damping, strengths = grid.ramp, torch.zeros_like(grid.ramp), FALLOFF ** (ell / 2)
+    if window != "wiener":
+        ramp = ramp * _window(window, grid.radius / (0.5 * cutoff))
+    elif (spectra := _spectra(data, roots, R, grid, ell)) is None:
+        return volume
+    else:
+        # White noise on the detector, and a signal that is stationary in the volume.
+        spread = math.prod(A.geometry.volume_shape) / math.prod(A.geometry.detector_shape)
+        damping, strengths = spread * spectra.noise_to_signal(grid.radius), spectra.orders[ell // 2]
+    scale = strengths.sqrt().to(data)
+    R = R * scale  # of coefficients relative to the strength of their order
+    eigenvalues, vectors, nearest = _eigensystems(A.geometry, R, grid, width)
+    largest = eigenvalues[nearest.flatten(), -1].median()
+    eigenvalues = eigenvalues.clamp_min(0) + share * largest
+    passing = ramp * largest > NEGLIGIBLE * grid.ramp * (largest + ramp * damping)
+    inward, outward = vectors.mT, (basis * scale) @ vectors  # from coefficients to eigenvectors, and back
+    order, sectors = grid.sorted(passing)
+    bare, damping = ramp[order], damping[order].to(data)
+    size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * data.element_size()))
+    for start in range(0, len(R), size):
+        views = slice(start, min(start + size, len(R)))
+        seen = torch.view_as_real(grid.transform(data[views] * roots[views, None, None, :])[:, :, order])
+        found = seen.new_empty((len(seen), volume.shape[-1], len(order), 2))
+        for place, within in sectors:
+            system = nearest[views, place]
+            parts = inward[system] @ (R[views].mT @ seen[:, :, within].flatten(2))
+            strength = eigenvalues[system][:, :, None] / bare[within] + damping[within]
+            parts.unflatten(2, (-1, 2)).div_(strength[..., None])
+            found[:, :, within] = (outward[system] @ parts).unflatten(2, (-1, 2))
+        A.projector.backproject_into(volume, grid.back(torch.view_as_complex(found), order), views)
+    return volume
+
+
+class DetectorFrequencies:
+    """Frequencies of the zero-padded detector, in cycles per pixel, sorted into sectors of azimuth.
+
+    Parameters
+    ----------
+    detector_shape
+        Pixels ``(J, K)``.
+    width_rad
+        Angle within which directions are alike; sectors are half as wide.
+    like
+        A tensor, for dtype and device.
+
+    Attributes
+    ----------
+    radius, ramp
+        ``|ξ|``, shape ``(frequencies,)``; the ramp is its mean over the cell at zero, where sampling would give 0.
+    azimuths
+        Middle of each sector from ``k`` towards ``j``, radians, shape ``(sectors,)``; each stands for its opposite too.
+
+    Examples
+    --------
+    >>> grid = DetectorFrequencies((8, 8), 0.5, torch.zeros(()))
+    >>> data = torch.rand(3, 8, 8, 2)
+    >>> order, sectors = grid.sorted(grid.radius >= 0)
+    >>> torch.allclose(grid.back(grid.transform(data)[:, :, order], order), data, atol=1e-6)
+    True
+    """
+
+    def __init__(self, detector_shape: tuple[int, int], width_rad: float, like: torch.Tensor) -> None:
+        self.detector_shape = detector_shape
+        self.padded = [_fast_length(2 * n) for n in detector_shape]
+        along_j = torch.fft.fftfreq(self.padded[0], dtype=torch.float64)[:, None]
+        along_k = torch.fft.rfftfreq(self.padded[1], dtype=torch.float64)[None]
+        radius = torch.hypot(along_j, along_k).flatten()
+        self.ramp = radius.clone()
+        inside = (torch.arange(16, dtype=torch.float64) + 0.5) / 16 - 0.5
+        self.ramp[0] = torch.hypot(inside[:, None] / self.padded[0], inside / self.padded[1]).mean()
+        # Neighbouring frequencies at the edge of the band are 2 / padded apart.
+        finest = math.ceil(math.pi / 2 * max(self.padded))
+        sectors = min(max(math.ceil(2 * math.pi / width_rad), FEWEST_SECTORS), max(finest, FEWEST_SECTORS))
+        self.azimuths = math.pi / sectors * torch.arange(sectors, dtype=torch.float64)
+        turns = torch.atan2(along_j, along_k.expand(len(along_j), -1)).flatten() * (sectors / math.pi)
+        self.sector = turns.round().long() % sectors
+        self.radius, self.ramp = radius.to(like), self.ramp.to(like)
+
+    def transform(self, data: torch.Tensor) -> torch.Tensor:
+        """Of projections ``(views, J, K, channels)``: complex, shape ``(views, channels, frequencies)``."""
+        rows = torch.fft.rfft(data.permute(0, 3, 1, 2).contiguous(), self.padded[1], dim=3)
+        return torch.fft.fft(rows, self.padded[0], dim=2).flatten(2)
+
+    def sorted(self, passing: torch.Tensor) -> tuple[torch.Tensor, list[tuple[int, slice]]]:
+        """Indices of some frequencies, sector by sector, and for each sector its number and its slice of them.
+
+        Frequency 0 is the first one in each sector: what the filter is there, is its mean over all directions.
+        """
+        chosen = passing.nonzero().flatten().cpu()
+        chosen = chosen[chosen > 0]
+        by_sector = chosen[self.sector[chosen].argsort(stable=True)]
+        counts = self.sector[chosen].bincount(minlength=len(self.azimuths)).tolist()
+        parts = [torch.nn.functional.pad(part, (1, 0)) for part in by_sector.split(counts)]
+        ends = np.cumsum([0, *map(len, parts)])
+        slices = [(place, slice(int(ends[place]), int(ends[place + 1]))) for place in range(len(parts))]
+        return torch.cat(parts).to(passing.device), slices
+
+    def back(self, transforms: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """Projections from transforms at the frequencies ``order`` of `sorted`; shape ``(views, J, K, channels)``."""
+        rows, columns = self.detector_shape
+        stored = self.padded[1] // 2 + 1
+        row, column = order // stored, order % stored
+        used = int(column.max()) + 1  # no need to transform what is zero
+        full = transforms.new_zeros((*transforms.shape[:2], self.padded[0] * used))
+        full[:, :, row * used + column] = transforms
+        full[:, :, 0] = transforms[:, :, order == 0].mean(2)
+        half = torch.fft.ifft(full.unflatten(2, (-1, used)), dim=2)[:, :, :rows]
+        pixels = torch.fft.irfft(half, self.padded[1], dim=3)[..., :columns]
+        return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def _spectra(
+    data: torch.Tensor, roots: torch.Tensor, R: torch.Tensor, grid: DetectorFrequencies, ell: torch.Tensor
+) -> Spectra | None:
+    """Estimated from some of the views."""
+    some = torch.linspace(0, len(R) - 1, min(VIEWS_FOR_SPECTRA, len(R))).round().long()
+    return estimate_spectra(grid.transform(data[some] * roots[some, None, None, :]), grid.radius, R[some], ell)
+
+
+def _eigensystems(
+    geometry: Geometry, R: torch.Tensor, grid: DetectorFrequencies, width: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of ``G`` on a grid of directions, and which of them is nearest to each ``(view, sector)``."""
+    j, k, azimuths = geometry.j[:, None], geometry.k[:, None], grid.azimuths.numpy()[None, :, None]
+    directions = (np.sin(azimuths) * j + np.cos(azimuths) * k).reshape(-1, 3)
+    nearest = np.arange(len(directions))
+    alike = math.ceil(8 * math.pi / width**2)  # a grid as fine as the sectors
+    most = MOST_DIRECTIONS_BYTES // (3 * R.shape[2] ** 2 * R.element_size())
+    if min(alike, most) < len(directions):
+        from scipy.spatial import cKDTree
+
+        spread = half_sphere_grid(min(alike, most))
+        nearest = cKDTree(np.concatenate([spread, -spread])).query(directions)[1] % len(spread)
+        directions = spread
+    eigenvalues, vectors = torch.linalg.eigh(directional_symbol(R, geometry.p, directions, width))
+    return eigenvalues, vectors, torch.from_numpy(nearest).to(R.device).reshape(len(geometry), -1)
+
+
+def _width(A: TensorXRayTransform, width_rad: Any) -> float:
+    if width_rad is None:
+        return view_spacing(A.geometry) if len(A.geometry) else 1.0
+    return number(width_rad, "width_rad", low=0.0, high=math.pi / 2, low_open=True)
+
+
+def _window(name: str, share: torch.Tensor) -> torch.Tensor:
+    """Window at frequencies relative to the cutoff; zero beyond it."""
+    inside = share.clamp_max(1)
+    values = {
+        "ram-lak": torch.ones_like(share),
+        "shepp-logan": torch.sinc(inside / 2),
+        "cosine": torch.cos(math.pi / 2 * inside),
+        "hann": (1 + torch.cos(math.pi * inside)) / 2,
+    }[name]
+    return torch.where(share <= 1, values.clamp_min(0), 0)
+
+
+def _basis(A: TensorXRayTransform, like: torch.Tensor) -> torch.Tensor:
+    """What makes the operator's coefficients of harmonics: the identity, or the map to tensors."""
+    identity = torch.eye(A.matrix.shape[2], dtype=like.dtype, device=like.device)
+    return identity if getattr(A.response, "of_harmonics", True) else tensor_from_coefficients(identity).mT
+
+
+def _evened(misfit: Misfit) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data without gaps, and the roots of one weight for each view and channel, of mean square 1."""
+    y, weights = misfit.y, misfit.weights
+    if weights is None:
+        return y, y.new_ones(len(y), y.shape[-1])
+    known = weights > 0
+    variance = torch.where(known, 1 / torch.where(known, weights, 1), 0).double().sum((1, 2))
+    count = known.sum((1, 2))
+    evened = torch.where(count > 0, count / variance.clamp_min(torch.finfo(torch.float64).tiny), 0)
+    return filled_in(y, known), (evened / evened.mean()).sqrt().to(y)
+
+
+def filled_in(data: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Data with the mean of known neighbours where they are not known, from as near as there are any.
+
+    Parameters
+    ----------
+    data
+        Shape ``(views, J, K, channels)``, zero where not known.
+    known
+        Of the same shape, boolean. Channels of a view without any stay zero.
+
+    Examples
+    --------
+    >>> data = torch.tensor([1.0, 0.0, 3.0, 0.0]).reshape(1, 1, 4, 1)
+    >>> filled_in(data, data > 0).flatten().tolist()
+    [1.0, 2.0, 3.0, 3.0]
+    """
+    if bool(known.all()):
+        return data
+    values, share = (t.to(data).permute(0, 3, 1, 2) for t in (torch.where(known, data, 0), known))
+    found, missing, reach = values.clone(), share == 0, 1
+    while bool(missing.any()) and reach < 2 * max(data.shape[1:3]):
+        box = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+        near = torch.nn.functional.avg_pool2d(share, **box)
+        mean = torch.nn.functional.avg_pool2d(values, **box) / near.clamp_min(1e-12)
+        found = torch.where(missing & (near > 0), mean, found)
+        missing, reach = missing & (near <= 0), 2 * reach
+    return found.permute(0, 2, 3, 1).contiguous()
+
+
+def _fast_length(least: int) -> int:
+    """The next length without prime factors above 5."""
+    length = least
+    while _rest(length) != 1:
+        length += 1
+    return length
+
+
+def _rest(length: int) -> int:
+    for prime in (2, 3, 5):
+        while length % prime == 0:
+            length //= prime
+    return length
