@@ -1,7 +1,7 @@
 """The misfit of views that are divided among processes: each keeps residuals of its own, and what travels are sums.
 
-`ddf_tomo.operators.distributed.over_views` gives operators that can be used anywhere. Algorithms that ask their `Misfit`
-for everything get more: no projection leaves its process, and residuals are as small as its share.
+`ddf_tomo.operators.distributed.over_views` gives operators that can be used anywhere. Algorithms that ask their
+`Misfit` for everything get more: no projection leaves its process, and residuals are as small as its share.
 """
 
 from __future__ import annotations

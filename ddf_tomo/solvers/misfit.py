@@ -79,7 +79,13 @@ class Misfit:
         return self.A.T(self.weighted(r))
 
     def slope(self, r: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """`gradient` and `norm` of a residual."""
+        """`gradient` and `norm` of a residual.
+
+        Parameters
+        ----------
+        r
+            From `residual`.
+        """
         return self.gradient(r), self.norm(r)
 
     def norm(self, r: torch.Tensor) -> float:
