@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -41,7 +42,7 @@ class TensorXRayTransform(OpaqueOperator):
         As in `XRayTransform`.
     chunk_views
         Views projected at once. The memory needed beyond input and output is that of the projected coefficients of one
-        chunk; the default keeps it at 128 MiB.
+        chunk; the default keeps it at 128 MiB, on a GPU at the size of the volume.
 
     Examples
     --------
@@ -95,7 +96,10 @@ class TensorXRayTransform(OpaqueOperator):
         """Slices of views, and a buffer for the projected coefficients of one of them."""
         views, _, coefficients = self.matrix.shape
         rows, columns = self.projector.geometry.detector_shape
-        fitting = CHUNK_BYTES // (rows * columns * coefficients * like.element_size())
+        numbers = CHUNK_BYTES // like.element_size()
+        if like.device.type != "cpu":
+            numbers = max(numbers, math.prod(self.projector.geometry.volume_shape) * coefficients)
+        fitting = numbers // (rows * columns * coefficients)
         size = max(1, min(views, fitting if self.chunk_views is None else self.chunk_views))
         buffer = like.new_empty((size, rows, columns, coefficients))
         return [slice(start, min(start + size, views)) for start in range(0, views, size)], buffer

@@ -17,6 +17,7 @@ from ddf_tomo.operators.backends.table import view_table
 FAR = 2.0**29  # voxels: farther out nothing is hit, and integers that count 2⁻³² of a voxel do not overflow
 LARGEST_BLOCK = 16  # channels: a cache line or two of each voxel, and 4 threads that share its coordinates
 ADDRESSES_OF_32_BITS = 2**31
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # multiply-adds as one instruction; Triton 3.10 has to be asked
 
 
 def view_numbers(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int64]]:
@@ -77,6 +78,7 @@ class Projector:
         return (exact if like.dtype == torch.float64 else fixed), sizes
 
     def project(self, projections: torch.Tensor, volume: torch.Tensor, views: slice) -> None:
+        """``projections += A volume``, a program for each tile of pixels and block of channels of a view."""
         from ddf_tomo.operators.backends import _triton_kernel as kernel
 
         rows, columns = self.geometry.detector_shape
@@ -98,9 +100,11 @@ class Projector:
                 TILE_ROWS=high,
                 TILE_COLUMNS=wide,
                 BLOCK=block,
+                **OPTIONS,
             )
 
     def backproject(self, volume: torch.Tensor, projections: torch.Tensor, views: slice) -> None:
+        """``volume += Aᵀ projections``, a program for each brick of voxels and block of channels."""
         from ddf_tomo.operators.backends import _triton_kernel as kernel
 
         numbers, _ = self._tables(volume)
@@ -125,6 +129,7 @@ class Projector:
                 BRICK_Y=brick[1],
                 BRICK_Z=brick[2],
                 BLOCK=block,
+                **OPTIONS,
             )
 
 
