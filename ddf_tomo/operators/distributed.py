@@ -77,7 +77,9 @@ class DistributedViews(OpaqueOperator):
         checked = Normal(self.whole, weights).weights
         if checked is not None and checked.ndim == len(self.range_shape) and checked.shape[0] > 1:
             checked = checked[self.share]
-        return SumOverProcesses(self.part.normal(checked), self.group)
+        # A quick way that `part` may have need not know what to do without views.
+        own = self.part.normal(checked) if self.share.start < self.share.stop else Normal(self.part, checked)
+        return SumOverProcesses(own, self.group)
 
     def _forward_kernel(self, x: torch.Tensor) -> torch.Tensor:
         own = self.part(x).movedim(1, 0)

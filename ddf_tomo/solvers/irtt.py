@@ -11,6 +11,7 @@ import torch
 
 from ddf_tomo._checks import message
 from ddf_tomo.operators.base import LinearOperator
+from ddf_tomo.operators.distributed import DistributedViews
 from ddf_tomo.operators.responses import RankTwoResponse, RankTwoSaxsResponse
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors.channel_matrix import ChannelMatrix
@@ -84,9 +85,12 @@ def irtt(
     checked_operator(A)
     if len(A.domain_shape) != 4 or A.domain_shape[-1] != 6:
         raise ValueError(message("A", "an operator on (x, y, z, 6)", A.domain_shape))
-    if isinstance(A, TensorXRayTransform) and not isinstance(A.response, (RankTwoResponse, RankTwoSaxsResponse)):
+    whole = A.whole if isinstance(A, DistributedViews) else A
+    if isinstance(whole, TensorXRayTransform) and not isinstance(
+        whole.response, (RankTwoResponse, RankTwoSaxsResponse)
+    ):
         hint = "its six numbers are harmonics; second-moment data: see rank_two_from_second_moment"
-        raise ValueError(message("A", "a rank-2 response", type(A.response).__name__, hint))
+        raise ValueError(message("A", "a rank-2 response", type(whole.response).__name__, hint))
     to_scaled, to_tensor = (ChannelMatrix(np.diag(np.array(OFF_DIAGONAL) ** power)) for power in (1.0, -1.0))
 
     def in_tensors(iteration: int, x: torch.Tensor, residual: float) -> bool | None:

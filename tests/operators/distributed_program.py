@@ -50,6 +50,7 @@ def operators(divided: Callable[[Any], Any]) -> Results:
         "some views": A.views([7, 0, 3])(x),
         "adjoint of some views": A.views([7, 0, 3]).T(y[:3]),
         "no views": A.views([]).T(y[:0]),
+        "normal of a single view": of_single_view.normal()(x[..., :1]),
         "single view": of_single_view.T(of_single_view(x[..., :1])),
         "normal": A.normal(weights)(x),
         "normal, view by view": A.normal(weights.mean((1, 2, 3), keepdim=True)).T(x[0]),
@@ -76,6 +77,8 @@ def solutions(divided: Callable[[Any], Any]) -> Results:
         "sirt": lambda: s.sirt(A, y, weights=weights, constraint=NonNegativeMean(), iterations=8),
         "sirt in subsets": lambda: s.sirt(A, y, subsets=3, iterations=4),
     }
+    B = divided(dt.TensorXRayTransform(GEOMETRY, dt.RankTwoResponse(), 2))
+    calls["irtt"] = lambda: s.irtt(B, B(noise(*B.domain_shape, seed=5).abs()), iterations=5)
     found: Results = {}
     for name, call in calls.items():
         solution = call()

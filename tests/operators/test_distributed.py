@@ -118,6 +118,13 @@ def test_bad_arguments_are_named():
 
 
 @pytest.mark.usefixtures("single")
+def test_solvers_know_the_whole():
+    A = over_views(dt.TensorXRayTransform(GEOMETRY, dt.SecondMomentResponse(), 2))
+    with pytest.raises(ValueError, match="a rank-2 response, got SecondMomentResponse"):
+        dt.solvers.irtt(A, noise(*A.range_shape, seed=0))
+
+
+@pytest.mark.usefixtures("single")
 def test_a_process_alone_has_the_very_operator():
     A = dt.XRayTransform(GEOMETRY)
     x = noise(*GEOMETRY.volume_shape, 2, seed=0)
