@@ -13,6 +13,7 @@ from ddf_tomo.operators.responses import (
     SecondMomentResponse,
     VisibilityResponse,
 )
+from ddf_tomo.operators.slabs import SlabwiseXRayTransform
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
@@ -27,6 +28,7 @@ __all__ = [
     "RankTwoSaxsResponse",
     "SaxsResponse",
     "SecondMomentResponse",
+    "SlabwiseXRayTransform",
     "TensorXRayTransform",
     "VisibilityResponse",
     "XRayTransform",

@@ -11,6 +11,7 @@ import scipy.sparse.linalg
 import torch
 
 import ddf_tomo as dt
+from ddf_tomo.operators import SlabwiseXRayTransform
 from ddf_tomo.operators.backends import BACKENDS
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors import Differences
@@ -19,6 +20,7 @@ from tests.strategies import random_geometry
 GEOMETRY = random_geometry(3, (4, 3, 5), (5, 4), seed=5)
 SMALL = random_geometry(3, (3, 2, 3), (2, 3), seed=6)  # for what is slow and obvious
 TINY = random_geometry(1, (2, 1, 2), (2, 1), seed=6)  # for what is interpreted
+WIDE = random_geometry(3, (3, 2, 3), (9, 9), seed=7)  # a detector that covers the volume
 AXIAL = dt.Geometry.from_angles([0.0, 0.7, 2.0], 0.0, (4, 3, 5), (4, 5), j_offset=0.3)
 RESPONSES = {
     "isotropic": (dt.IsotropicResponse(), 2),
@@ -77,8 +79,10 @@ def xray(channels: int | None = None, backend: str = "numba") -> LinearOperator:
     return dt.XRayTransform(geometry, backend, channels=channels)
 
 
-def tensor(name: str = "second moment", backend: str = "numba", **options: int) -> LinearOperator:
-    geometry = GEOMETRY if backend == "numba" else SMALL
+def tensor(
+    name: str = "second moment", backend: str = "numba", geometry: dt.Geometry | None = None, **options: int
+) -> LinearOperator:
+    geometry = geometry or (GEOMETRY if backend == "numba" else SMALL)
     return dt.TensorXRayTransform(geometry, *RESPONSES[name], backend=backend, **options)
 
 
@@ -86,6 +90,7 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     # Foreign projectors are no transposes, and need a card: tests/operators/test_foreign_backends.py.
     **{f"xray {b}": lambda b=b: xray(backend=b) for b in BACKENDS if is_usable(b)},
     "xray axial": lambda: dt.XRayTransform(AXIAL),
+    "xray in slabs": lambda: SlabwiseXRayTransform(GEOMETRY, device="cpu", chunk_bytes=700),
     "xray 3 channels": lambda: xray(channels=3),
     "xray no views": lambda: xray(channels=2).views([]),
     **{f"tensor {name}": lambda name=name: tensor(name) for name in RESPONSES},
@@ -100,6 +105,9 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "scaled": lambda: -2.5 * xray(channels=1),
     "stacked": lambda: dt.stack([tensor("rank two"), tensor("second moment").views([1])]),
     "normal": lambda: tensor().normal(),
+    "normal fast": lambda: tensor(geometry=WIDE).normal([[[[2.0]]], [[[1.0]]], [[[0.5]]]], exact=False),
+    "normal fast, any channels": lambda: dt.XRayTransform(WIDE).normal(exact=False),
+    "normal fast, inverse": lambda: tensor(geometry=WIDE).normal(exact=False).inverse(0.05, laplacian=0.1),
     "weighted normal": lambda: tensor().normal(np.linspace(0, 2, 12).reshape(4, 3)),
     "differences": lambda: Differences((4, 1, 3)),
     "wrapped scipy": lambda: dt.wrap(scipy.sparse.linalg.aslinearoperator(random_matrix(6, 8).numpy()), (2, 4), (6,)),
