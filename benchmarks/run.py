@@ -23,7 +23,19 @@ from typing import Any
 import report
 from report import Outcome
 
-NAMES = ("adjoint", "projector", "first_call", "sigtt", "direction", "iradon", "reconstruction", "priors", "gpu")
+NAMES = (
+    "adjoint",
+    "projector",
+    "first_call",
+    "sigtt",
+    "direction",
+    "iradon",
+    "reconstruction",
+    "priors",
+    "gpu",
+    "growth",
+    "memory",
+)
 RESULTS = Path(__file__).parent / "results"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

@@ -11,6 +11,7 @@ from typing import Any
 from ddf_tomo._checks import choice, even_order, message, sequence_of
 from ddf_tomo._one_scan import Bar, OneScan, inside, of_harmonics, state_folder
 from ddf_tomo._plan import Plan
+from ddf_tomo.memory import check_memory
 from ddf_tomo.operators.observability import observability
 from ddf_tomo.priors import Functional
 from ddf_tomo.reconstruction import Reconstruction
@@ -40,7 +41,8 @@ def reconstruct(
     Parameters
     ----------
     scan
-        Data, weights, geometry and response. Weights of more than ten times that of bright data are clipped: where
+        Data, weights, geometry and response, in memory or, if they are too large (`Scan.read`), on the disk; from there
+        some views are read at a time, and an iteration takes one projection more. Weights of more than ten times that of bright data are clipped: where
         counting statistics call empty pixels nearly exact, the model is not. Several scans (q-bins, energies,
         distances) are reconstructed one after the other under one progress bar. With a prior each starts from the
         volume and the weight of the one before; geometries and responses may differ.
@@ -86,6 +88,8 @@ def reconstruct(
     ------
     TypeError, ValueError
         If an argument is not of the kind above.
+    MemoryError
+        If it would take more memory than there is (`ddf_tomo.memory.predicted_memory`), before it starts.
 
     Examples
     --------
@@ -106,6 +110,7 @@ def reconstruct(
         with _named(name):
             plan.check_scan(each)
             orders.append(_chosen_order(each, ell_max, plan.prior is not None, name))
+            check_memory(each, orders[-1], plan)
     folder = state_folder(checkpoint)
     done: list[Reconstruction] = []
     with closing(Bar(len(scans) * plan.expected_iterations, progress)) as bar:
@@ -122,7 +127,7 @@ def _named(name: str) -> Iterator[None]:
     """Errors say which of several scans they are about."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MemoryError) as error:
         if name:
             error.args = (f"{name}: {error}", *error.args[1:])
         raise

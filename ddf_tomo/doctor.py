@@ -104,7 +104,7 @@ def examine() -> Report:
     ['reference', 'numba', 'files']
     """
     core = _try_backend("reference", "reference"), _try_backend("numba", "numba"), _try_files()
-    return Report(_versions(), _machine(), core, (_try_gpu(),), tuple(_neighbours()))
+    return Report(_versions(), _machine(), core, (_try_gpu(), _try_threads()), tuple(_neighbours()))
 
 
 def show(report: Report) -> None:
@@ -221,6 +221,33 @@ def _try_gpu() -> Finding:
         )
     reason = "finds no device" if torch.version.cuda else "is a build without CUDA"
     return Finding("GPU", None, f"torch {torch.__version__} {reason}; everything runs on the CPU")
+
+
+def _try_threads() -> Finding:
+    """Threads of OpenMP spin while they wait, by default; several runtimes then fight for the cores, 10 to 100 times as
+    slow as without, where one sleeps."""
+    runtimes = _openmp_runtimes()
+    several = (
+        len(runtimes) > 1 or find_spec("mumott") is not None
+    )  # MUMOTT's threads are another runtime's than torch's
+    policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
+    if policy == "passive":
+        return Finding("threads", True, "sleep while they wait (OMP_WAIT_POLICY=passive)")
+    detail = f"spin while they wait; OpenMP here: {', '.join(runtimes) or 'unknown'}"
+    if not several:
+        return Finding("threads", True, detail)
+    detail += f"{' and that of MUMOTT' if find_spec('mumott') else ''}, which fight for the cores where both are used"
+    return Finding("threads", None, detail, "export OMP_WAIT_POLICY=passive, before Python starts")
+
+
+def _openmp_runtimes() -> list[str]:
+    """Files of OpenMP runtimes that this process has loaded, where the system tells (Linux)."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    files = {Path(line.split()[-1]).name for line in lines if "/" in line}
+    return sorted(name for name in files if name.startswith(("libgomp", "libiomp", "libomp")))
 
 
 def _neighbours() -> Iterator[Finding]:

@@ -217,3 +217,30 @@ def test_the_display_shows_findings_cures_and_verdict(capsys):
     text = capsys.readouterr().out
     for words in ("torch", "broken", "it broke [sic]", "→ mend it", "absent", "The core does not work"):
         assert words in text
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "runtimes", "mumott", "works"),
+    [
+        ("passive", ["libgomp.so.1", "libiomp5.so"], True, True),
+        ("PASSIVE", ["libgomp.so.1"], True, True),
+        ("", ["libgomp.so.1"], False, True),
+        ("", ["libgomp.so.1", "libiomp5.so"], False, None),
+        ("active", ["libgomp.so.1"], True, None),
+    ],
+)
+def test_threads_that_spin_are_pointed_out_where_they_can_hurt(monkeypatch, policy, runtimes, mumott, works):
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(doctor, "_openmp_runtimes", lambda: runtimes)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: mumott or None)
+    finding = doctor._try_threads()
+    assert finding.works is works
+    assert ("OMP_WAIT_POLICY=passive" in finding.cure) is (works is None)
+
+
+def test_openmp_of_torch_is_found():
+    if sys.platform == "linux":
+        assert any("omp" in name for name in doctor._openmp_runtimes())

@@ -171,7 +171,7 @@ def _kept(state: Path | None) -> Iterator[None]:
         if state is not None and holds_states(state):
             print(f"ddf-tomo: interrupted; the same command goes on from {state}", file=sys.stderr)
         raise
-    except (TypeError, ValueError):  # of a wish that cannot be met, nothing is left that could go on
+    except (TypeError, ValueError, MemoryError):  # of a wish that cannot be met, nothing is left that could go on
         if state is not None and not there:
             remove_states(state)
             if existed:

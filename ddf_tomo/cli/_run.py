@@ -9,7 +9,7 @@ from typing import TextIO
 
 from ddf_tomo.cli._app import app
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 BAD_INPUT, FAULT = 2, 70  # exit codes; 70 is sysexits.h's "internal software error"
 
 

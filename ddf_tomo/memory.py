@@ -1,0 +1,249 @@
+"""How much memory a reconstruction takes, told before it starts; and a refusal instead of a killed process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ddf_tomo._checks import choice, flag, integer, message, size_tuple
+from ddf_tomo._plan import METHODS, PRIORS, RULES, Plan
+from ddf_tomo._resources import available_memory
+from ddf_tomo._streamed import PIECE_BYTES
+from ddf_tomo.operators.tensor import CHUNK_BYTES
+from ddf_tomo.priors import Functional
+from ddf_tomo.scan import Scan
+
+__all__ = ["Memory", "Size", "predicted_memory"]
+
+# Volumes that are there at once, the largest number of each method: iterates, gradients, directions, differences along
+# three axes (three volumes each) and what is made of them on the way. Counted in the code, and held against measured
+# peaks (tests, benchmarks/memory.py).
+VOLUMES = {"cg": 7, "lbfgs": 38, "fista": 10, "pdhg": 15, "sirt": 9, "irtt": 13}
+OF_PRIOR = {
+    ("cg", "smoothness"): 8,
+    ("cg", "tv"): 14,
+    ("lbfgs", "smoothness"): 33,
+    ("lbfgs", "tv"): 20,
+    ("fista", "smoothness"): 34,
+    ("fista", "tv"): 32,
+    ("pdhg", "smoothness"): 18,
+    ("pdhg", "tv"): 18,
+    ("irtt", "smoothness"): 34,
+    ("irtt", "tv"): 32,
+}
+OF_POSITIVITY = 22  # values in directions, and their dual variables
+OF_SEARCH = 9  # solutions of weights that were tried
+# Arrays of the data's size beside those of the scan.
+DATA = {"cg": 2, "lbfgs": 2, "fista": 5, "pdhg": 4, "sirt": 5, "irtt": 5}
+OF_WEIGHTS = 3
+BASE = 32 * 2**20  # tables, figures, what Python needs on the way
+
+
+@dataclass(frozen=True)
+class Size:
+    """What decides about memory and time of a reconstruction.
+
+    Attributes
+    ----------
+    volume_shape
+        Voxels along x, y, z.
+    data_shape
+        ``(views, J, K, channels)``.
+    coefficients
+        In each voxel.
+    weighted
+        Whether there are weights, of the data's shape.
+    streams
+        Whether the data stay on the disk.
+    itemsize
+        Bytes of a number: 4 or 8.
+
+    Examples
+    --------
+    >>> Size((64, 64, 64), (238, 64, 91, 8), 15).volume_bytes / 2**20
+    15.0
+    """
+
+    volume_shape: tuple[int, ...]
+    data_shape: tuple[int, ...]
+    coefficients: int
+    weighted: bool = True
+    streams: bool = False
+    itemsize: int = 4
+
+    def __post_init__(self) -> None:
+        for name, length in (("volume_shape", 3), ("data_shape", 4)):
+            object.__setattr__(self, name, size_tuple(getattr(self, name), name, length))
+        object.__setattr__(self, "coefficients", integer(self.coefficients, "coefficients", low=1))
+        for name in ("weighted", "streams"):
+            flag(getattr(self, name), name)
+        if self.itemsize not in (4, 8):
+            raise ValueError(message("itemsize", "4 or 8", self.itemsize))
+
+    @classmethod
+    def of(cls, scan: Scan, ell_max: int) -> Size:
+        """That of a scan."""
+        harmonics = getattr(scan.response, "of_harmonics", True)
+        count = (ell_max + 1) * (ell_max + 2) // 2 if harmonics else 6
+        itemsize = np.dtype(str(scan.data.dtype).removeprefix("torch.")).itemsize
+        shape = tuple(scan.data.shape)
+        return cls(scan.geometry.volume_shape, shape, count, scan.weights is not None, scan.streams, itemsize)
+
+    @property
+    def volume_bytes(self) -> int:
+        """Of one volume with all coefficients."""
+        return math.prod(self.volume_shape) * self.coefficients * self.itemsize
+
+    @property
+    def data_bytes(self) -> int:
+        """Of the data, without weights."""
+        return math.prod(self.data_shape) * self.itemsize
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a reconstruction takes at its peak, beside Python and its packages.
+
+    Attributes
+    ----------
+    scan
+        Data and weights of the scan, if it is in memory.
+    data
+        Further arrays of the data's size: residuals, weights as they are used, what is left out for cross-validation.
+    volumes
+        Iterates, gradients, what the prior needs.
+    buffers
+        Views that are projected, or read, at once.
+
+    Examples
+    --------
+    >>> Memory(scan=100, data=200, volumes=1000, buffers=50).total
+    1350
+    """
+
+    scan: int
+    data: int
+    volumes: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all."""
+        return self.scan + self.data + self.volumes + self.buffers
+
+    @property
+    def needed(self) -> int:
+        """What has to be free when the scan has been read."""
+        return self.total - self.scan
+
+
+def predicted_memory(
+    scan: Scan | Size,
+    method: str = "cg",
+    *,
+    ell_max: int = 4,
+    prior: str | Functional | None = "auto",
+    weight: float | str = "auto",
+    positive: bool = False,
+) -> Memory:
+    """The memory that `reconstruct` takes at its peak, within about 30 % for all but small sizes.
+
+    Parameters
+    ----------
+    scan
+        The scan, or its `Size`, which need not exist.
+    method, prior, weight, positive
+        As in `reconstruct`.
+    ell_max
+        Highest order, for a scan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not of the kind above.
+
+    Examples
+    --------
+    >>> size = Size((128, 128, 128), (300, 128, 181, 8), 15)
+    >>> f"{predicted_memory(size).total / 1e9:.1f} GB, {predicted_memory(size, prior=None).total / 1e9:.1f} GB"
+    '5.9 GB, 2.6 GB'
+    """
+    choice(method, "method", tuple(METHODS))
+    if isinstance(scan, Scan):
+        size = Size.of(scan, integer(ell_max, "ell_max", high=32))
+    elif isinstance(scan, Size):
+        size = scan
+    else:
+        raise TypeError(message("scan", "a ddf_tomo.Scan or a ddf_tomo.memory.Size", type(scan).__name__))
+    if isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
+        prior = "tv" if METHODS[method].takes_priors else None
+    if isinstance(weight, str):
+        choice(weight, "weight", RULES)
+    searches = prior is not None and isinstance(weight, str) and not isinstance(prior, Functional)
+    kind = "tv" if isinstance(prior, Functional) else prior
+    volumes = VOLUMES[method] + (0 if kind is None else OF_PRIOR[method, kind])
+    if flag(positive, "positive") and method in ("fista", "pdhg"):
+        volumes += OF_POSITIVITY
+    if searches:  # by conjugate gradients
+        volumes = max(volumes, VOLUMES["cg"] + OF_PRIOR["cg", str(kind)]) + OF_SEARCH
+    y = size.data_bytes
+    data = 0
+    if not size.streams:
+        data = y * (DATA[method] + (OF_WEIGHTS if size.weighted else 0))
+        if searches and weight in ("auto", "cross-validation"):
+            data += y * (2 if size.weighted else 1)
+    return Memory(
+        scan=0 if size.streams else y * (2 if size.weighted else 1),
+        data=data,
+        volumes=volumes * size.volume_bytes,
+        buffers=BASE + _buffers(size),
+    )
+
+
+def _buffers(size: Size) -> int:
+    """Projected coefficients of a chunk of views, and what is read at once, with what is seen of it."""
+    views, rows, columns, _ = size.data_shape
+    a_view = rows * columns * size.coefficients * size.itemsize
+    projected = min(views, max(1, CHUNK_BYTES // a_view)) * a_view
+    a_view_read = size.data_bytes // views
+    read = min(views, max(1, PIECE_BYTES // a_view_read)) * a_view_read
+    return projected + (5 * read if size.streams else 0)
+
+
+def check_memory(scan: Scan, ell_max: int, plan: Plan) -> None:
+    """Raise ``MemoryError`` where a reconstruction would take more than there is, with what would help.
+
+    Examples
+    --------
+    >>> from ddf_tomo import SecondMomentResponse
+    >>> from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
+    >>> scan = simulate(helicoidal_fibres, tilt_series((8, 8, 8)), SecondMomentResponse())
+    >>> check_memory(scan, 2, Plan.checked("cg", "tv", "auto", False, None, None, None))
+    """
+    size, free = Size.of(scan, ell_max), available_memory()
+    how: dict[str, Any] = {n: getattr(plan, n) for n in ("prior", "weight", "positive")} | {"method": plan.name}
+    needed = predicted_memory(size, **how).needed
+    if needed <= free:
+        return
+    ways = []
+    if not size.streams and plan.method.streams:
+        ways.append((replace(size, streams=True), how, "Scan.read(..., in_memory=False)"))
+    if plan.prior not in (None, "smoothness") and plan.name == "cg":
+        ways.append((size, how | {"prior": "smoothness"}, "prior='smoothness'"))
+    if ell_max >= 2 and getattr(scan.response, "of_harmonics", True):
+        ways.append((Size.of(scan, ell_max - 2), how, f"ell_max={ell_max - 2}"))
+    if min(scan.geometry.detector_shape) > 1:
+        views, rows, columns, channels = size.data_shape
+        shape = (views, rows // 2, columns // 2, channels)
+        half = tuple(max(1, n // 2) for n in size.volume_shape)
+        ways.append((replace(size, data_shape=shape, volume_shape=half), how, "scan.binned(2)"))
+    told = ", ".join(f"{name}: {_gigabytes(predicted_memory(s, **h).needed)}" for s, h, name in ways)
+    expected = f"at most {free} bytes to be needed ({_gigabytes(free)} are free)"
+    raise MemoryError(message("scan", expected, f"about {needed} bytes ({_gigabytes(needed)})", f"With {told}"))
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB"
