@@ -271,6 +271,7 @@ def test_work_stays_on_the_stream_it_was_asked_for_on(larger):
     stream.wait_stream(torch.cuda.current_stream())
     late = torch.zeros_like(x)
     with torch.cuda.stream(stream):
+        A.T(A(late))  # its memory is there before
         torch.cuda._sleep(200_000_000)
         late.copy_(x)
         found = A.T(A(late))
@@ -309,5 +310,19 @@ def test_it_is_compiled_with_what_surrounds_it(larger):
 def test_half_storage_on_the_card(larger, dtype):
     A, x = ours(larger), noise((*larger.volume_shape, 15), dtype=dtype)
     y = A(x)
-    assert torch.equal(y, A(x.float()).to(dtype))
-    assert torch.equal(A.T(y), A.T(y.float()).to(dtype))
+    assert y.dtype == dtype
+    for found, sums in ((y, A(x.float())), (A.T(y), A.T(y.float()))):
+        # Rounded once; another variant of the kernel may join other products and sums into one instruction.
+        allowed = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-6 * float(sums.abs().max())}
+        torch.testing.assert_close(found.float(), sums, **allowed)
+
+
+@on_a_card
+def test_tensors_on_the_card(larger):
+    A = TensorXRayTransform(larger, SecondMomentResponse(), 2, device="cuda")
+    B = TensorXRayTransform(larger, SecondMomentResponse(), 2)
+    assert A.projector.backend == "triton"
+    x = noise(A.domain_shape, dtype=torch.float32)
+    y = A(x)
+    assert_close(y, B(x.cpu()), 1e-5)
+    assert_close(A.T(y), B.T(y.cpu()), 1e-5)
