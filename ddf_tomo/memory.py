@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import choice, flag, integer, message, size_tuple
+from ddf_tomo._checks import choice, flag, integer, message, number, size_tuple
 from ddf_tomo._plan import METHODS, PRIORS, RULES, Plan
 from ddf_tomo._resources import available_memory
 from ddf_tomo._streamed import PIECE_BYTES
@@ -21,7 +21,7 @@ __all__ = ["Memory", "Size", "predicted_memory"]
 # Volumes that are there at once, the largest number of each method: iterates, gradients, directions, differences along
 # three axes (three volumes each) and what is made of them on the way. Counted in the code, and held against measured
 # peaks (tests, benchmarks/memory.py).
-VOLUMES = {"cg": 7, "lbfgs": 38, "fista": 10, "pdhg": 15, "sirt": 9, "irtt": 13}
+VOLUMES = {"cg": 7, "lbfgs": 38, "fista": 10, "pdhg": 15, "sirt": 9, "irtt": 13, "fbp": 2}
 OF_PRIOR = {
     ("cg", "smoothness"): 8,
     ("cg", "tv"): 14,
@@ -35,9 +35,9 @@ OF_PRIOR = {
     ("irtt", "tv"): 32,
 }
 OF_POSITIVITY = 22  # values in directions, and their dual variables
-OF_SEARCH = 9  # solutions of weights that were tried
+OF_SEARCH = 6  # solutions of weights that were tried
 # Arrays of the data's size beside those of the scan.
-DATA = {"cg": 2, "lbfgs": 2, "fista": 5, "pdhg": 4, "sirt": 5, "irtt": 5}
+DATA = {"cg": 3, "lbfgs": 2, "fista": 5, "pdhg": 6, "sirt": 6, "irtt": 5}
 OF_WEIGHTS = 3
 BASE = 32 * 2**20  # tables, figures, what Python needs on the way
 
@@ -80,12 +80,13 @@ class Size:
         object.__setattr__(self, "coefficients", integer(self.coefficients, "coefficients", low=1))
         for name in ("weighted", "streams"):
             flag(getattr(self, name), name)
+        object.__setattr__(self, "itemsize", integer(self.itemsize, "itemsize"))
         if self.itemsize not in (4, 8):
             raise ValueError(message("itemsize", "4 or 8", self.itemsize))
 
     @classmethod
     def of(cls, scan: Scan, ell_max: int) -> Size:
-        """That of a scan."""
+        """That of a ``scan``, reconstructed up to the order ``ell_max``."""
         harmonics = getattr(scan.response, "of_harmonics", True)
         count = (ell_max + 1) * (ell_max + 2) // 2 if harmonics else 6
         itemsize = np.dtype(str(scan.data.dtype).removeprefix("torch.")).itemsize
@@ -178,13 +179,17 @@ def predicted_memory(
         size = scan
     else:
         raise TypeError(message("scan", "a ddf_tomo.Scan or a ddf_tomo.memory.Size", type(scan).__name__))
+    if prior is not None and not isinstance(prior, (str, Functional)):
+        raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
     if isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
         prior = "tv" if METHODS[method].takes_priors else None
     if isinstance(weight, str):
         choice(weight, "weight", RULES)
+    else:
+        number(weight, "weight", low=0.0)
     searches = prior is not None and isinstance(weight, str) and not isinstance(prior, Functional)
     kind = "tv" if isinstance(prior, Functional) else prior
-    volumes = VOLUMES[method] + (0 if kind is None else OF_PRIOR[method, kind])
+    volumes = VOLUMES.get(method, 10) + (0 if kind is None else OF_PRIOR.get((method, kind), OF_PRIOR["cg", kind]))
     if flag(positive, "positive") and method in ("fista", "pdhg"):
         volumes += OF_POSITIVITY
     if searches:  # by conjugate gradients
@@ -192,7 +197,7 @@ def predicted_memory(
     y = size.data_bytes
     data = 0
     if not size.streams:
-        data = y * (DATA[method] + (OF_WEIGHTS if size.weighted else 0))
+        data = y * (DATA.get(method, 3) + (OF_WEIGHTS if size.weighted else 0))
         if searches and weight in ("auto", "cross-validation"):
             data += y * (2 if size.weighted else 1)
     return Memory(

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ddf_tomo._plan import ROUNDING, Plan
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.memory import Memory, Size, predicted_memory
 from ddf_tomo.operators.backends import BACKENDS
+from ddf_tomo.operators.backends.choice import torch_device
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.xray import XRayTransform
 from ddf_tomo.phantoms import tilt_series
@@ -28,10 +29,10 @@ from ddf_tomo.solvers import Misfit
 __all__ = ["Cost", "Rate", "Speed", "measure", "predict"]
 CHANNELS = (1, 6, 15)
 EDGE, VIEWS = 48, 12
-FEW_VIEWS, MORE_VIEWS = 3, 9
+FEW_VIEWS, MORE_VIEWS = 4, 16
 LARGEST_NUMBERS = 64**3 * 15  # of a volume to measure with; larger ones are scaled
 COPIED_BYTES = 128 * 2**20
-ITERATIONS = 4
+ITERATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,12 @@ def measure(seconds: float = 20.0, *, edge: int = EDGE, device: str = "cpu") -> 
     """
     seconds = number(seconds, "seconds", low=0.0, high=3600.0, low_open=True)
     edge = integer(edge, "edge", low=4, high=512)
+    place = torch_device(device)
     geometry = spread_views((edge,) * 3, VIEWS)
-    names = list(_usable(geometry, device))
+    names = list(_usable(geometry, place))
     share = seconds / (2 + 2 * len(CHANNELS) * len(names))
     return Speed(
-        torch.get_num_threads(), _copy(share), _arithmetic(share), tuple(_rates(geometry, names, device, share))
+        torch.get_num_threads(), _copy(share), _arithmetic(share), tuple(_rates(geometry, names, place, share))
     )
 
 
@@ -290,9 +292,9 @@ def _arithmetic(seconds: float) -> float:
     return 2 * n**3 / _best(lambda: torch.mm(a, b, out=c), seconds)
 
 
-def _usable(geometry: Geometry, device: str) -> Iterator[str]:
+def _usable(geometry: Geometry, device: torch.device) -> Iterator[str]:
     """Backends that give an answer here; those that need an interpreter or a card do not count."""
-    kind = torch.device(device).type
+    kind = device.type
     for name, told in BACKENDS.items():
         if (told.devices is None or kind in told.devices) and not (name == "triton" and kind == "cpu"):
             try:
@@ -302,7 +304,7 @@ def _usable(geometry: Geometry, device: str) -> Iterator[str]:
             yield name
 
 
-def _rates(geometry: Geometry, names: list[str], device: str, seconds: float) -> Iterator[Rate]:
+def _rates(geometry: Geometry, names: list[str], device: torch.device, seconds: float) -> Iterator[Rate]:
     for name in names:
         views = geometry[:1] if name == "reference" else geometry
         for channels in CHANNELS:
@@ -310,7 +312,7 @@ def _rates(geometry: Geometry, names: list[str], device: str, seconds: float) ->
             x = torch.ones(*views.volume_shape, channels, device=device)
             y = A(x)
             updates = x.numel() * len(views)
-            forward, adjoint = (_best(lambda f=f, z=z: f(z), seconds) for f, z in ((A, x), (A.T, y)))
+            forward, adjoint = (_best(partial(f, z), seconds) for f, z in ((A, x), (A.T, y)))
             yield Rate(name, channels, updates / forward, updates / adjoint)
 
 
@@ -326,8 +328,9 @@ class _AnyResponse:
 
 
 def _iteration(size: Size, views: int, plan: Plan) -> float:
-    """Seconds of an iteration with so many views: the shortest of a few."""
-    geometry = replace(spread_views(size.volume_shape, views), detector_shape=size.data_shape[1:3])
+    """Seconds of an iteration with so many views: the median of a few."""
+    _, rows, columns, _ = size.data_shape
+    geometry = replace(spread_views(size.volume_shape, views), detector_shape=(rows, columns))
     A = TensorXRayTransform(geometry, _AnyResponse(size.data_shape[3], size.coefficients), 0)
     x = torch.rand(*size.volume_shape, size.coefficients, generator=torch.Generator().manual_seed(0))
     y = A(x)
@@ -340,7 +343,7 @@ def _iteration(size: Size, views: int, plan: Plan) -> float:
         progress=False,
         callback=lambda *_: times.append(time.perf_counter()),
     )
-    return min(b - a for a, b in pairwise(times)) if len(times) > 1 else 0.0
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
 def _terms(size: Size, plan: Plan, scale: float) -> list[Functional]:

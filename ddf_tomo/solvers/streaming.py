@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import message
+from ddf_tomo._checks import message, of_kind
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.base import LinearOperator, as_tensor, fits, shape_text
 from ddf_tomo.solvers.misfit import Misfit, checked_operator, weighted_square
@@ -53,6 +53,9 @@ class StreamedMisfit(Misfit):
     weights: Any
 
     def __init__(self, A: LinearOperator, y: Streamed, weights: Any = None) -> None:
+        of_kind(Streamed, y, "y")
+        if y.dtype not in (np.float32, np.float64) or not y.dtype.isnative:
+            raise TypeError(message("y", "float32 or float64", y.dtype))
         self.A, self.y, self.weights = checked_operator(A), y, weights
         if not fits(y.shape, A.range_shape):
             raise ValueError(message("y", f"shape ({shape_text(A.range_shape)})", y.shape))

@@ -3,7 +3,19 @@
 A new entry point joins by one function in any of these modules.
 """
 
-from tests.fuzz import backends, export, phantoms, physics, pictures, reconstruct, report, slabs, solvers, workflow
+from tests.fuzz import (
+    backends,
+    export,
+    phantoms,
+    physics,
+    pictures,
+    reconstruct,
+    report,
+    size,
+    slabs,
+    solvers,
+    workflow,
+)
 from tests.fuzz.table import TABLE, case, folder
 
 __all__ = [
@@ -17,6 +29,7 @@ __all__ = [
     "pictures",
     "reconstruct",
     "report",
+    "size",
     "slabs",
     "solvers",
     "workflow",
