@@ -202,6 +202,57 @@ def _couple(
     # fmt: on
 
 
+@intrinsic(prefer_literal=True)
+def _four(typing_context: Any, add: Any, source: Any, at: Any, target: Any, to: Any, factor: Any, valid: Any) -> Any:
+    """Four elements: ``target = factor · source``, or ``target += factor · source`` in the first ``valid`` of them."""
+    is_sum = add.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, source_value, at_value, target_value, to_value, factor_value, valid_value = arguments
+        vector = ir.VectorType(context.get_value_type(source.dtype), 4)
+        size = context.get_abi_sizeof(vector.element)
+        value = builder.load(_at(builder, _data(context, builder, source, source_value), at_value, vector), align=size)
+        factor_value = context.cast(builder, factor_value, factor, source.dtype)
+        value = builder.fmul(value, _splat(builder, factor_value, 4))
+        address = _at(builder, _data(context, builder, target, target_value), to_value, vector)
+        if is_sum:
+            old = builder.load(address, align=size)
+            index = ir.Constant(ir.VectorType(valid_value.type, 4), list(range(4)))
+            is_valid = builder.icmp_signed("<", index, _splat(builder, valid_value, 4))
+            value = builder.select(is_valid, builder.fadd(old, value), old)
+        builder.store(value, address, align=size)
+        return context.get_dummy_value()
+
+    return types.void(add, source, at, target, to, factor, valid), generate
+
+
+@njit(inline="always")
+def _pad(source, at, target, to, factor, channels):
+    """The channels of a voxel or pixel, times ``factor``, for whole registers; what fills these up is arbitrary."""
+    _, _, count, padded = channels
+    if padded > 1 and at + padded <= source.size:
+        for c in range(0, padded, 4):
+            _four(False, source, at + c, target, to + c, factor, 4)
+    else:
+        for c in range(count):
+            target[to + c] = factor * source[at + c]
+
+
+@njit(inline="always")
+def _unpad(source, at, target, to, factor, channels, is_last):
+    """Add ``factor`` times the channels of a voxel or pixel.
+
+    What follows in ``target`` is written as it was; where that may be another thread's, ``is_last`` has to say so.
+    """
+    _, _, count, padded = channels
+    if padded > 1 and not is_last:
+        for c in range(0, padded, 4):
+            _four(True, source, at + c, target, to + c, factor, count - c)
+    else:
+        for c in range(count):
+            target[to + c] += factor * source[at + c]
+
+
 @njit(inline="always")
 def _crossing(start, step, slope, size, count):
     """Range of ``i`` in ``[0, count)`` outside of which ``start + i·step`` meets no voxel in any of the `SLICES`."""
@@ -255,27 +306,30 @@ def _strip(forward, lanes, part, shape, view, u, w, padded, pixels, pixel, count
 def copy_slab(volume, slab, shape, strides, channels, first_slice, slices, start, stop):
     """Copy slices of the volume into the slab, lines ``start … stop`` along ``u`` counted with their border."""
     stride, stride_u, stride_w, size_u, size_w = shape
-    total, first, count, _ = channels
+    total, first, _, _ = channels
+    one = slab.dtype.type(1)
+    full = size_w * stride_w if stride_w else stride_u
     for s in range(slices):
         for u in range(start, stop):
             line = s * stride + u * stride_u
-            slab[line : line + stride_u] = 0
-    if strides[2] == 1:  # neighbours along w are neighbours in memory
-        for s in range(slices):
-            for u in range(max(start, BELOW), min(stop, size_u + BELOW)):
-                for w in range(size_w):
-                    here = s * stride + u * stride_u + (w + BELOW) * stride_w
-                    there = (first_slice + s) * strides[0] + (u - BELOW) * strides[1] + w
-                    for c in range(count):
-                        slab[here + c] = volume[there * total + first + c]
-    else:
+            inside = BELOW <= u < size_u + BELOW
+            slab[line : line + BELOW * stride_w if inside else line + stride_u] = 0
+            slab[line + BELOW * stride_w + full : line + stride_u] = 0
+    # Neighbours in memory follow each other, along w or along the slices.
+    along_w = strides[2] == 1
+    for outer in range(slices if along_w else 1):
         for u in range(max(start, BELOW), min(stop, size_u + BELOW)):
+            line = u * stride_u + BELOW * stride_w
+            from_line = first_slice * strides[0] + (u - BELOW) * strides[1]
+            if along_w and total == 1:
+                from_line += outer * strides[0]
+                slab[line + outer * stride : line + outer * stride + size_w] = volume[from_line : from_line + size_w]
+                continue
             for w in range(size_w):
-                for s in range(slices):
-                    here = s * stride + u * stride_u + (w + BELOW) * stride_w
-                    there = (first_slice + s) * strides[0] + (u - BELOW) * strides[1] + w * strides[2]
-                    for c in range(count):
-                        slab[here + c] = volume[there * total + first + c]
+                for inner in range(1 if along_w else slices):
+                    s = outer + inner
+                    at = (from_line + s * strides[0] + w * strides[2]) * total + first
+                    _pad(volume, at, slab, line + s * stride + w * stride_w, one, channels)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -285,7 +339,7 @@ def forward_tiles(
     """Add the projection of a slab to tiles ``start … stop``: some rows of a view each, view after view."""
     one = slab.dtype.type(1)
     stride, _, _, size_u, size_w = shape
-    in_all, from_channel, count, padded = channels
+    in_all, from_channel, _, padded = channels
     tiles = -(-rows // tile)
     total = _aligned(np.empty(tile * columns * padded + MOST_LANES, slab.dtype))
     places, weights = np.empty(STRIP * SLICES, np.int32), np.empty(4 * STRIP * SLICES, slab.dtype)
@@ -313,8 +367,8 @@ def forward_tiles(
             for column in range(columns):
                 pixel = ((index * rows + first_row + row) * columns + column) * in_all + from_channel
                 here = (row * columns + column) * padded
-                for c in range(count):
-                    projections[pixel + c] += scale * total[here + c]
+                is_last = row == many - 1 and column == columns - 1
+                _unpad(total, here, projections, pixel, scale, channels, is_last)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -326,7 +380,7 @@ def adjoint_bricks(
     ``sizes`` of the volume along slice, ``u``, ``w``; ``extents`` of a brick along ``u`` and ``w``.
     """
     one = volume.dtype.type(1)
-    in_all, from_channel, count, padded = channels
+    in_all, from_channel, _, padded = channels
     many_u, many_w = -(-sizes[1] // extents[0]), -(-sizes[2] // extents[1])
     full_w = extents[1] + BORDER if stride_w else 1
     brick = _aligned(np.empty(SLICES * (extents[0] + BORDER) * full_w * padded + MOST_LANES, volume.dtype))
@@ -353,8 +407,7 @@ def adjoint_bricks(
                     first, last = max(ranges[row, 0], strip), min(ranges[row, 1], strip + STRIP)
                     pixel = ((index * rows + first_row + row) * columns + first) * in_all + from_channel
                     for at in range(last - first):
-                        for c in range(count):
-                            line[at * padded + c] = scale * projections[pixel + at * in_all + c]
+                        _pad(projections, pixel + at * in_all, line, at * padded, scale, channels)
                     u = u_corner + row * view[7] + first * view[8]
                     w = w_corner + row * view[11] + first * view[12]
                     _strip(False, lanes, brick, shape, view, u, w, padded, line, 0, last - first, places, weights)
@@ -363,8 +416,7 @@ def adjoint_bricks(
                 for w in range(size_w):
                     here = s * shape[0] + (u + BELOW) * stride_u + (w + BELOW) * stride_w
                     there = (first_slice + s) * strides[0] + (u0 + u) * strides[1] + (w0 + w) * strides[2]
-                    for c in range(count):
-                        volume[there * in_all + from_channel + c] += brick[here + c]
+                    _unpad(brick, here, volume, there * in_all + from_channel, one, channels, w == size_w - 1)
 
 
 @njit(inline="always")

@@ -31,6 +31,7 @@ class Projector:
         self._table, self._main_axis = view_table(one_slice(geometry) if self._is_axial else geometry)
 
     def project(self, projections: torch.Tensor, volume: torch.Tensor, views: slice) -> None:
+        """Slab by slab: a copy that all threads read, then tiles of pixels that each belong to one."""
         from ddf_tomo.operators.backends import _numba_kernel as kernel
 
         flat, signals = volume.numpy().reshape(-1), projections.numpy().reshape(-1)
@@ -54,6 +55,7 @@ class Projector:
             del slab, copy, arguments, project  # before the next one is made
 
     def backproject(self, volume: torch.Tensor, projections: torch.Tensor, views: slice) -> None:
+        """Brick by brick, each of one thread, which goes through all views."""
         from ddf_tomo.operators.backends import _numba_kernel as kernel
 
         flat, signals = volume.numpy().reshape(-1), projections.numpy().reshape(-1)

@@ -38,6 +38,7 @@ class Projector:
         self.geometry = geometry
 
     def project(self, projections: torch.Tensor, volume: torch.Tensor, views: slice) -> None:
+        """Gather the corners of all pixels, one corner of one slice at a time."""
         flat, geometry = volume.flatten(0, 2), self.geometry[views]
         for view in range(len(geometry)):
             pixels = projections[view].flatten(0, 1)
@@ -45,6 +46,7 @@ class Projector:
                 pixels += weight * flat[index]
 
     def backproject(self, volume: torch.Tensor, projections: torch.Tensor, views: slice) -> None:
+        """The same corners and weights, added to."""
         flat, geometry = volume.flatten(0, 2), self.geometry[views]
         for view in range(len(geometry)):
             pixels = projections[view].flatten(0, 1)
