@@ -2,6 +2,7 @@
 
 from ddf_tomo.operators.base import LinearOperator, stack
 from ddf_tomo.operators.checks import check_adjoint, check_linear
+from ddf_tomo.operators.normal import FastNormal
 from ddf_tomo.operators.observability import Observability, automatic_ell_max, observability
 from ddf_tomo.operators.responses import (
     AngularResponse,
@@ -21,6 +22,7 @@ from ddf_tomo.operators.xray import XRayTransform
 __all__ = [
     "AngularResponse",
     "DirectionalVisibilityResponse",
+    "FastNormal",
     "IsotropicResponse",
     "LinearOperator",
     "Observability",

@@ -10,8 +10,8 @@ import torch
 from ddf_tomo._checks import angular_response, check_shape, integer, message
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators.autograd import OpaqueOperator
-from ddf_tomo.operators.base import as_tensor
-from ddf_tomo.operators.xray import XRayTransform
+from ddf_tomo.operators.base import LinearOperator, as_tensor
+from ddf_tomo.operators.xray import XRayTransform, normal_operator
 
 CHUNK_BYTES = 128 * 2**20
 
@@ -80,6 +80,10 @@ class TensorXRayTransform(OpaqueOperator):
         self.matrix = matrix.to(projector.device, torch.float64)
         self.domain_shape = (*projector.geometry.volume_shape, coefficients)
         self.range_shape = (views, *projector.geometry.detector_shape, channels)
+
+    def normal(self, weights: Any = None, *, exact: bool = True) -> LinearOperator:
+        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views."""
+        return normal_operator(self, weights, exact)
 
     def views(self, indices: Any) -> TensorXRayTransform:
         chosen = view_indices(indices, len(self.geometry))

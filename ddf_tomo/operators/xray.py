@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import check_shape, choice, integer, message
+from ddf_tomo._checks import check_shape, choice, flag, integer, message
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.autograd import OpaqueOperator
 from ddf_tomo.operators.backends import BACKENDS, load
 from ddf_tomo.operators.backends.choice import choose_backend, torch_device
+from ddf_tomo.operators.base import LinearOperator, Normal
 
 
 class XRayTransform(OpaqueOperator):
@@ -26,7 +27,8 @@ class XRayTransform(OpaqueOperator):
         Beams, detector, and volume.
     backend
         ``"numba"``: compiled CPU kernel. ``"reference"``: the same sums in plain torch operations, slow and obvious, on
-        any device. ``"astra"``, ``"tomosipo"``: projectors of these packages, float32, on an NVIDIA card, with
+        any device. ``"triton"``: compiled kernels on an NVIDIA card; takes float16 and bfloat16 too, which it sums in
+        float32. ``"astra"``, ``"tomosipo"``: projectors of these packages, float32, on an NVIDIA card, with
         back-projections that are not the transpose. ``"auto"``: the quickest exact one, by `choose_backend`; the
         attribute ``why`` says why.
     device
@@ -75,6 +77,10 @@ class XRayTransform(OpaqueOperator):
         self.domain_shape = (*geometry.volume_shape, self.channels)
         self.range_shape = (len(geometry), *geometry.detector_shape, self.channels)
 
+    def normal(self, weights: Any = None, *, exact: bool = True) -> LinearOperator:
+        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views."""
+        return normal_operator(self, weights, exact)
+
     def views(self, indices: Any) -> XRayTransform:
         return XRayTransform(self.geometry[indices], self.requested_backend, self.device, channels=self.channels)
 
@@ -107,3 +113,12 @@ class XRayTransform(OpaqueOperator):
         shape = (stop - start, *self.geometry.detector_shape, volume.shape[-1])
         check_shape(projections.shape, "projections", shape)
         return slice(start, stop)
+
+
+def normal_operator(A: LinearOperator, weights: Any, exact: bool) -> LinearOperator:
+    """``Aᵀ W A`` of an X-ray transform in either way."""
+    if flag(exact, "exact"):
+        return Normal(A, weights)
+    from ddf_tomo.operators.normal import FastNormal
+
+    return FastNormal(A, weights)
