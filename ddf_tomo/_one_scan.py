@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ from ddf_tomo.priors.positive_definite import OFF_DIAGONAL
 from ddf_tomo.priors.positivity import nowhere_negative
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Checkpoint, Misfit, Solution
+from ddf_tomo.solvers import Checkpoint, Misfit, Solution, fbp
 from ddf_tomo.solvers.iteration import identity
 from ddf_tomo.solvers.misfit import misfit_of, overflow
+from ddf_tomo.solvers.multiresolution import FACTOR, refined
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     STRONGEST,
@@ -87,12 +89,16 @@ class OneScan:
         if not math.isfinite(self.scale * self.height):
             raise ValueError(overflow(self.misfit.like))
         self.of_harmonics = of_harmonics(scan.response)
+        self.first_weight: float | None = None
 
     def reconstruction(self) -> Reconstruction:
         """All stages."""
         plan, misfit, unit = self.plan, self.misfit, self.unit
         self.keep_the_plan()
         start = self.warm_start()
+        if self.plan.levels > 1:
+            self.bar.stage("a coarser grid")
+            start = self.coarse_start()
         self.bar.stage("choosing the weight of the prior")
         chosen = self.choose_weight()
         self.bar.stage("reconstructing")
@@ -101,7 +107,7 @@ class OneScan:
             [*self.terms(chosen.weight, plan.method.rounding), *self.constraints()],
             iterations=plan.iterations,
             noise_level=self.noise_level if plan.prior is None else None,
-            x0=start if chosen.x is None else chosen.x,
+            x0=self.started(misfit, start) if chosen.x is None else chosen.x,
             callback=self.bar,
             progress=False,
             checkpoint=self.state(FINAL),
@@ -121,6 +127,8 @@ class OneScan:
             "residual_share": residuals[-1] / norm if norm else 0.0,
             "height": self.height,
         }
+        settings |= {} if plan.start is None else {"start": plan.start}
+        settings |= {} if plan.levels == 1 else {"levels": plan.levels}
         return Reconstruction(
             x.numpy(),
             self.order,
@@ -183,6 +191,23 @@ class OneScan:
         start[..., :shared] = factor * torch.from_numpy(before.coefficients[..., :shared])
         return start
 
+    def started(self, part: Misfit, start: torch.Tensor | None) -> torch.Tensor | None:
+        """Where to start on all views or some: ``start``, or what the plan says."""
+        if start is not None or self.plan.start is None:
+            return start
+        return fbp(part.A, part.y, weights=part.weights)
+
+    def coarse_start(self) -> torch.Tensor:
+        """A volume of twice as large voxels, made finer; the search for the weight begins at what was best there."""
+        # A quarter of the data; of means the noise is half as large, unless weights tell of it.
+        share = 1 / FACTOR if self.scan.weights is not None else 1 / FACTOR**2
+        level = None if self.plan.noise_level is None else share * self.plan.noise_level
+        plan = replace(self.plan, levels=self.plan.levels - 1, noise_level=level)
+        coarse = OneScan(self.scan.binned(FACTOR), self.order, plan, None, self.bar, self.before).reconstruction()
+        start = refined(torch.from_numpy(coarse.coefficients), self.shape[:3]).to(self.misfit.like)
+        self.first_weight = float(coarse.settings["weight"])
+        return start * (self.height / float(coarse.settings["height"]))
+
     def choose_weight(self) -> WeightChoice:
         """As given, as found, or as found by a call that was interrupted later."""
         if not isinstance(self.plan.weight, str):
@@ -204,6 +229,7 @@ class OneScan:
         """By the rule; from the weight of the scan before, if there is one."""
         misfit = self.misfit
         first = FIRST if self.before is None else float(self.before.settings["weight"])
+        first = self.first_weight or first
         first = min(max(first, WEAKEST), STRONGEST)
         if self.plan.weight == "cross-validation":
             return cross_validated_weight(self.fit, misfit, first=first)
@@ -216,6 +242,7 @@ class OneScan:
 
     def fit(self, part: Misfit, weight: float, x0: torch.Tensor | None) -> Solution:
         """A quick solution, of all views or some, with this weight."""
+        x0 = self.started(part, x0)
         count = SEARCH_ITERATIONS if x0 is not None else SEARCH_ITERATIONS * 3 // 2
         state = self.state(SEARCH, f"{'all' if part is self.misfit else 'some'}-views-{weight!r}.h5")
         how: dict[str, Any] = {"iterations": count, "callback": self.bar, "progress": False, "checkpoint": state}
@@ -241,6 +268,8 @@ class OneScan:
             "ell_max": self.order,
             "noise_level": plan.noise_level,
         }
+        if (plan.start, plan.levels) != (None, 1):
+            told |= {"start": plan.start, "levels": plan.levels}
         told |= identity(self.misfit)
         if kept.read({}, told, f"remove the folder {kept.path.parent}, or name another") is None:
             kept.write({}, told, [], "iterations")

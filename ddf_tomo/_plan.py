@@ -11,9 +11,11 @@ from ddf_tomo._checks import MOST_ITERATIONS, choice, flag, integer, message, nu
 from ddf_tomo.operators.base import fits, shape_text
 from ddf_tomo.priors import Functional, Smoothness
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Misfit, Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
+from ddf_tomo.solvers import Misfit, Solution, cgls, fbp, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
+from ddf_tomo.solvers.multiresolution import MOST_LEVELS
 
 PRIORS = ("auto", "tv", "smoothness")
+STARTS = ("fbp",)
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
 UNREGULARISED = 15
@@ -31,6 +33,7 @@ class Method:
     rounding: float = 0.0
     of_tensors: bool = False
     streams: bool = True
+    direct: bool = False
 
 
 def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
@@ -58,6 +61,13 @@ def _constrained(solver: Callable[..., Solution]) -> Callable[..., Solution]:
     return solve
 
 
+def _filtered(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
+    x = fbp(misfit.A, misfit.y, weights=misfit.weights)
+    residual = misfit.norm(misfit.residual(x))
+    how["callback"](1, x, residual)
+    return Solution(x, (misfit.norm(misfit.y), residual), "iterations")
+
+
 METHODS = {
     "cg": Method(conjugate_gradients, 60, takes_constraints=False, rounding=ROUNDING),
     "lbfgs": Method(_proximal(lbfgs), 60, takes_constraints=False, rounding=ROUNDING),
@@ -65,6 +75,7 @@ METHODS = {
     "pdhg": Method(_proximal(pdhg), 100, streams=False),
     "sirt": Method(_constrained(sirt), 100, takes_priors=False, streams=False),
     "irtt": Method(_proximal(irtt), 60, of_tensors=True),
+    "fbp": Method(_filtered, 1, takes_priors=False, takes_constraints=False, streams=False, direct=True),
 }
 
 
@@ -78,14 +89,34 @@ class Plan:
     positive: bool
     iterations: int
     noise_level: float | None
+    start: str | None = None
+    levels: int = 1
 
     @classmethod
     def checked(
-        cls, method: Any, prior: Any, weight: Any, positive: Any, iterations: Any, noise_level: Any, progress: Any
+        cls,
+        method: Any,
+        prior: Any,
+        weight: Any,
+        positive: Any,
+        iterations: Any,
+        noise_level: Any,
+        progress: Any,
+        start: Any = None,
+        levels: Any = 1,
     ) -> Plan:
         """From what was given to `reconstruct`."""
         taken = METHODS[choice(method, "method", tuple(METHODS))]
+        start = None if start is None else choice(start, "start", STARTS)
+        levels = integer(levels, "levels", low=1, high=MOST_LEVELS)
+        if taken.direct:
+            wishes = {"iterations": iterations, "noise_level": noise_level, "start": start}
+            for name, value in (wishes | {"levels": None if levels == 1 else levels}).items():
+                if value is not None:
+                    raise ValueError(message(name, f"none, as method {method!r} does not iterate", repr(value)))
         prior = _checked_prior(prior, method)
+        if levels > 1 and isinstance(prior, Functional):
+            raise ValueError(message("levels", "1, as a prior of your own is for one grid", levels))
         weight = _checked_weight(weight, prior)
         positive = flag(positive, "positive")
         if positive and not taken.takes_constraints:
@@ -107,7 +138,7 @@ class Plan:
                 )
         if progress is not None:
             flag(progress, "progress")
-        return cls(method, prior, weight, positive or taken.of_tensors, iterations, noise_level)
+        return cls(method, prior, weight, positive or taken.of_tensors, iterations, noise_level, start, levels)
 
     @property
     def method(self) -> Method:
@@ -132,6 +163,12 @@ class Plan:
             able = " or ".join(repr(name) for name, method in METHODS.items() if method.streams)
             hint = "Scan.read(..., in_memory=True) gets them, if there is room"
             raise ValueError(message("method", f"{able} for data on the disk", repr(self.name), hint))
+        if scan.streams and self.start is not None:
+            raise ValueError(message("start", "None for data on the disk", repr(self.start)))
+        shortest = min(*scan.geometry.volume_shape, *scan.geometry.detector_shape)
+        if 2 ** (self.levels - 1) > shortest:
+            expected = f"at most {shortest.bit_length()} for {shortest} voxels or pixels"
+            raise ValueError(message("levels", expected, self.levels))
         if self.weight == "discrepancy" and self.noise_level is None and scan.weights is None:
             raise ValueError(message("noise_level", "a number, where the scan has no weights", None))
 

@@ -29,6 +29,8 @@ def reconstruct(
     positive: bool = False,
     iterations: int | None = None,
     noise_level: float | None = None,
+    start: str | None = None,
+    levels: int = 1,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Any:
@@ -42,14 +44,15 @@ def reconstruct(
     ----------
     scan
         Data, weights, geometry and response, in memory or, if they are too large (`Scan.read`), on the disk; from there
-        some views are read at a time, and an iteration takes one projection more. Weights of more than ten times that of bright data are clipped: where
-        counting statistics call empty pixels nearly exact, the model is not. Several scans (q-bins, energies,
-        distances) are reconstructed one after the other under one progress bar. With a prior each starts from the
-        volume and the weight of the one before; geometries and responses may differ.
+        some views are read at a time, and an iteration takes one projection more. Weights of more than ten times that
+        of bright data are clipped: where counting statistics call empty pixels nearly exact, the model is not. Several
+        scans (q-bins, energies, distances) are reconstructed one after the other under one progress bar. With a prior
+        each starts from the volume and the weight of the one before; geometries and responses may differ.
     method
         ``"cg"`` (default): conjugate gradients, the fastest; ``"fista"``, ``"pdhg"``:
         first-order methods that can take constraints; ``"lbfgs"``: quasi-Newton; ``"sirt"``: simultaneous iterative
-        reconstruction, regularised by few iterations; ``"irtt"``: positive definite tensors, for rank-2 responses.
+        reconstruction, regularised by few iterations; ``"irtt"``: positive definite tensors, for rank-2 responses;
+        ``"fbp"``: tensor filtered backprojection, at once and without a prior.
     ell_max
         Highest order of the harmonics; ``"auto"`` takes the highest that the acquisition fully determines
         (`observability`), and warns where that is none beyond the mean. Asking for more than is determined warns.
@@ -72,6 +75,12 @@ def reconstruct(
     noise_level
         Norm of the weighted residual of the truth: where to stop without a prior, and what ``weight="discrepancy"``
         aims at, which by default is the square root of the number of data, as if weights were inverse variances.
+    start
+        ``"fbp"``: iterations start from filtered backprojection (`ddf_tomo.solvers.fbp`) instead of from zero, unless a
+        scan before gives a start.
+    levels
+        Grids, from coarse to fine: with 2, the volume is first reconstructed with voxels and pixels twice as large,
+        with 3, four times, and so on. Each grid starts from the one before, and its search for the weight there.
     checkpoint
         Folder to keep the state in, every 30 seconds (a `Checkpoint` says how often): what was interrupted, by Ctrl-C,
         a kill or a power cut, goes on from there with the same result, and what was complete goes on when asked for
@@ -103,7 +112,7 @@ def reconstruct(
     if not single and (isinstance(scan, (str, bytes)) or not isinstance(scan, Sequence)):
         raise TypeError(message("scan", "a ddf_tomo.Scan or several of them", type(scan).__name__))
     scans: list[Scan] = [scan] if isinstance(scan, Scan) else list(sequence_of(Scan, scan, "scan"))
-    plan = Plan.checked(method, prior, weight, positive, iterations, noise_level, progress)
+    plan = Plan.checked(method, prior, weight, positive, iterations, noise_level, progress, start, levels)
     names = [""] if single else [f"scan {place + 1} of {len(scans)}" for place in range(len(scans))]
     orders = []
     for each, name in zip(scans, names, strict=True):

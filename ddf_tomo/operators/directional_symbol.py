@@ -21,10 +21,10 @@ PAIRS_AT_ONCE = 2**22
 def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, width_rad: float) -> torch.Tensor:
     """``G(ξ̂) = Σ_v δ(ξ̂ · p_v) R_vᵀ R_v`` for unit vectors ξ̂, with a δ as wide as the spacing of the views.
 
-    The δ is ``(3/2 - s²/2w²) exp(-s²/2w²) / (w √2π)`` of the sine ``s`` between beam and plane: its integral is 1 and its
-    second moment 0. Views that are a little off the plane see a little else there, so that with a mere Gaussian they
-    would pretend to know of more coefficients than those in the plane do: errors of order ``w²``, which here cancel.
-    As the price of that, eigenvalues of ``G`` near zero may be slightly negative.
+    The δ is ``(3/2 - s²/2w²) exp(-s²/2w²) / (w √2π)`` of the sine ``s`` between beam and plane: its integral is 1 and
+    its second moment 0. Views that are a little off the plane see a little else there, so that with a mere Gaussian
+    they would pretend to know of more coefficients than those in the plane do: errors of order ``w²``, which here
+    cancel. As the price of that, eigenvalues of ``G`` near zero may be slightly negative.
 
     Parameters
     ----------

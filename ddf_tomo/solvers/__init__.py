@@ -8,8 +8,22 @@ from ddf_tomo.solvers.irtt import irtt
 from ddf_tomo.solvers.iteration import Solution
 from ddf_tomo.solvers.lbfgs import lbfgs
 from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.multiresolution import multiresolution
 from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
 from ddf_tomo.solvers.sirt import sirt
 
-__all__ = ["Checkpoint", "Misfit", "Solution", "cgls", "fbp", "fista", "irtt", "lbfgs", "nonlinear_cg", "pdhg", "sirt"]
+__all__ = [
+    "Checkpoint",
+    "Misfit",
+    "Solution",
+    "cgls",
+    "fbp",
+    "fista",
+    "irtt",
+    "lbfgs",
+    "multiresolution",
+    "nonlinear_cg",
+    "pdhg",
+    "sirt",
+]

@@ -6,8 +6,8 @@ its beam, ``ξ = ξ_j j + ξ_k k``, and backprojection puts a detector's transfo
 
     x = Σ_v BP_v [ |ξ| G(ξ̂)⁺ R_vᵀ ŷ_v(ξ) ],    G(ξ̂) = Σ_v δ(ξ̂ · p_v) R_vᵀ R_v
 
-gives back the volume wherever ``G(ξ̂)`` has full rank (one axis, one channel: ``G = views / π / cos`` of the angle to the
-plane of rotation, which is textbook filtered backprojection). Filtering before backprojection lets nothing be cut off.
+gives back the volume wherever ``G(ξ̂)`` has full rank (one axis, one channel: ``G = views / π / cos`` of the angle to
+the plane of rotation, which is textbook filtered backprojection). Filtering first lets nothing be cut off.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import choice, number, of_kind
+from ddf_tomo._checks import choice, message, number
 from ddf_tomo.geometry import Geometry
+from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.beams_across import view_spacing
 from ddf_tomo.operators.directional_symbol import directional_symbol
 from ddf_tomo.operators.rank_two import tensor_from_coefficients
@@ -33,12 +34,13 @@ NEGLIGIBLE = 1e-3  # frequencies that pass by less than this share are left out
 CHUNK_BYTES = 8 * 2**20
 MOST_DIRECTIONS_BYTES = 64 * 2**20
 FEWEST_SECTORS = 12
+CELL = 64  # samples of the cell at frequency 0, along each axis
 VIEWS_FOR_SPECTRA = 48  # enough for the mean of a power
 
 
 @torch.no_grad()
 def fbp(
-    A: TensorXRayTransform,
+    A: LinearOperator,
     y: Any,
     *,
     weights: Any = None,
@@ -58,7 +60,7 @@ def fbp(
     Parameters
     ----------
     A
-        The operator; it says geometry, response and order.
+        A `TensorXRayTransform`, for its geometry, response and order.
     y
         Data, of the operator's range shape; torch or numpy.
     weights
@@ -90,14 +92,16 @@ def fbp(
     >>> import numpy as np
     >>> from ddf_tomo import SaxsResponse
     >>> from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
-    >>> scan = simulate(helicoidal_fibres, tilt_series((16, 16, 16)), SaxsResponse(np.arange(8) * np.pi / 8), noise=0.02)
+    >>> response, geometry = SaxsResponse(np.arange(8) * np.pi / 8), tilt_series((16, 16, 16))
+    >>> scan = simulate(helicoidal_fibres, geometry, response, noise=0.02)
     >>> A = TensorXRayTransform(scan.geometry, scan.response, ell_max=4)
     >>> x = fbp(A, scan.data)
     >>> truth = helicoidal_fibres((16, 16, 16)).coefficients
-    >>> bool(np.linalg.norm(x - truth) < 0.2 * np.linalg.norm(truth))
+    >>> bool(np.linalg.norm(x.numpy() - truth) < 0.2 * np.linalg.norm(truth))
     True
     """
-    of_kind(TensorXRayTransform, A, "A")
+    if not isinstance(A, TensorXRayTransform):
+        raise TypeError(message("A", "a TensorXRayTransform", type(A).__name__))
     misfit = Misfit(A, y, weights)
     choice(window, "window", WINDOWS)
     cutoff = number(cutoff, "cutoff", low=0.0, high=2.0, low_open=True)
@@ -112,24 +116,25 @@ def fbp(
 
     grid = DetectorFrequencies(A.geometry.detector_shape, width, data)
     ell = torch.from_numpy(orders(A.ell_max)[0]).to(data.device)
-    ramp, damping, strengths = grid.ramp, torch.zeros_like(grid.ramp), FALLOFF ** (ell / 2)
+    apodisation, damping = torch.ones_like(grid.radius), torch.zeros_like(grid.radius)
+    strengths = FALLOFF ** (ell / 2)
     if window != "wiener":
-        ramp = ramp * _window(window, grid.radius / (0.5 * cutoff))
+        apodisation = _window(window, grid.radius / (0.5 * cutoff))
     elif (spectra := _spectra(data, roots, R, grid, ell)) is None:
         return volume
     else:
         # White noise on the detector, and a signal that is stationary in the volume.
         spread = math.prod(A.geometry.volume_shape) / math.prod(A.geometry.detector_shape)
-        damping, strengths = spread * spectra.noise_to_signal(grid.radius), spectra.orders[ell // 2]
+        damping, strengths = (spread * spectra.noise_to_signal(grid.radius)).to(data), spectra.orders[ell // 2]
     scale = strengths.sqrt().to(data)
     R = R * scale  # of coefficients relative to the strength of their order
     eigenvalues, vectors, nearest = _eigensystems(A.geometry, R, grid, width)
     largest = eigenvalues[nearest.flatten(), -1].median()
     eigenvalues = eigenvalues.clamp_min(0) + share * largest
-    passing = ramp * largest > NEGLIGIBLE * grid.ramp * (largest + ramp * damping)
     inward, outward = vectors.mT, (basis * scale) @ vectors  # from coefficients to eigenvectors, and back
-    order, sectors = grid.sorted(passing)
-    bare, damping = ramp[order], damping[order].to(data)
+    passing = apodisation * largest > NEGLIGIBLE * (largest + grid.radius * damping)
+    order, ramp, sectors = grid.sorted(passing)
+    ramp, damping = ramp * apodisation[order], damping[order]
     size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * data.element_size()))
     for start in range(0, len(R), size):
         views = slice(start, min(start + size, len(R)))
@@ -138,7 +143,7 @@ def fbp(
         for place, within in sectors:
             system = nearest[views, place]
             parts = inward[system] @ (R[views].mT @ seen[:, :, within].flatten(2))
-            strength = eigenvalues[system][:, :, None] / bare[within] + damping[within]
+            strength = eigenvalues[system][:, :, None] / ramp[within] + damping[within]
             parts.unflatten(2, (-1, 2)).div_(strength[..., None])
             found[:, :, within] = (outward[system] @ parts).unflatten(2, (-1, 2))
         A.projector.backproject_into(volume, grid.back(torch.view_as_complex(found), order), views)
@@ -159,8 +164,8 @@ class DetectorFrequencies:
 
     Attributes
     ----------
-    radius, ramp
-        ``|ξ|``, shape ``(frequencies,)``; the ramp is its mean over the cell at zero, where sampling would give 0.
+    radius
+        ``|ξ|``, shape ``(frequencies,)``.
     azimuths
         Middle of each sector from ``k`` towards ``j``, radians, shape ``(sectors,)``; each stands for its opposite too.
 
@@ -168,7 +173,7 @@ class DetectorFrequencies:
     --------
     >>> grid = DetectorFrequencies((8, 8), 0.5, torch.zeros(()))
     >>> data = torch.rand(3, 8, 8, 2)
-    >>> order, sectors = grid.sorted(grid.radius >= 0)
+    >>> order, ramp, sectors = grid.sorted(grid.radius >= 0)
     >>> torch.allclose(grid.back(grid.transform(data)[:, :, order], order), data, atol=1e-6)
     True
     """
@@ -179,26 +184,33 @@ class DetectorFrequencies:
         along_j = torch.fft.fftfreq(self.padded[0], dtype=torch.float64)[:, None]
         along_k = torch.fft.rfftfreq(self.padded[1], dtype=torch.float64)[None]
         radius = torch.hypot(along_j, along_k).flatten()
-        self.ramp = radius.clone()
-        inside = (torch.arange(16, dtype=torch.float64) + 0.5) / 16 - 0.5
-        self.ramp[0] = torch.hypot(inside[:, None] / self.padded[0], inside / self.padded[1]).mean()
         # Neighbouring frequencies at the edge of the band are 2 / padded apart.
         finest = math.ceil(math.pi / 2 * max(self.padded))
         sectors = min(max(math.ceil(2 * math.pi / width_rad), FEWEST_SECTORS), max(finest, FEWEST_SECTORS))
         self.azimuths = math.pi / sectors * torch.arange(sectors, dtype=torch.float64)
-        turns = torch.atan2(along_j, along_k.expand(len(along_j), -1)).flatten() * (sectors / math.pi)
-        self.sector = turns.round().long() % sectors
-        self.radius, self.ramp = radius.to(like), self.ramp.to(like)
+        self.sector = self._sector_of(along_j, along_k).flatten()
+        # At frequency 0 a sample of the ramp would be 0: its mean over the cell there, each sector with its part of it.
+        inside = (torch.arange(CELL, dtype=torch.float64) + 0.5) / CELL - 0.5
+        j, k = inside[:, None] / self.padded[0], inside[None] / self.padded[1]
+        parts = torch.hypot(j, k).flatten()
+        self.zero = torch.zeros(sectors, dtype=torch.float64)
+        self.zero.index_add_(0, self._sector_of(j, k).flatten(), parts / len(parts))
+        self.zero *= sectors
+        self.radius = radius.to(like)
+
+    def _sector_of(self, along_j: torch.Tensor, along_k: torch.Tensor) -> torch.Tensor:
+        turns = torch.atan2(*torch.broadcast_tensors(along_j, along_k)) * (len(self.azimuths) / math.pi)
+        return turns.round().long() % len(self.azimuths)
 
     def transform(self, data: torch.Tensor) -> torch.Tensor:
         """Of projections ``(views, J, K, channels)``: complex, shape ``(views, channels, frequencies)``."""
         rows = torch.fft.rfft(data.permute(0, 3, 1, 2).contiguous(), self.padded[1], dim=3)
         return torch.fft.fft(rows, self.padded[0], dim=2).flatten(2)
 
-    def sorted(self, passing: torch.Tensor) -> tuple[torch.Tensor, list[tuple[int, slice]]]:
-        """Indices of some frequencies, sector by sector, and for each sector its number and its slice of them.
+    def sorted(self, passing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, slice]]]:
+        """Some frequencies, sector by sector: their indices, the ramp, and the number of each sector with its slice.
 
-        Frequency 0 is the first one in each sector: what the filter is there, is its mean over all directions.
+        Frequency 0 is the first one in each sector: what the filter is there, is its mean over all sectors.
         """
         chosen = passing.nonzero().flatten().cpu()
         chosen = chosen[chosen > 0]
@@ -207,7 +219,10 @@ class DetectorFrequencies:
         parts = [torch.nn.functional.pad(part, (1, 0)) for part in by_sector.split(counts)]
         ends = np.cumsum([0, *map(len, parts)])
         slices = [(place, slice(int(ends[place]), int(ends[place + 1]))) for place in range(len(parts))]
-        return torch.cat(parts).to(passing.device), slices
+        order = torch.cat(parts).to(passing.device)
+        ramp = self.radius[order]
+        ramp[order == 0] = self.zero.to(ramp)
+        return order, ramp, slices
 
     def back(self, transforms: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
         """Projections from transforms at the frequencies ``order`` of `sorted`; shape ``(views, J, K, channels)``."""
@@ -307,11 +322,12 @@ def filled_in(data: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     values, share = (t.to(data).permute(0, 3, 1, 2) for t in (torch.where(known, data, 0), known))
     found, missing, reach = values.clone(), share == 0, 1
     while bool(missing.any()) and reach < 2 * max(data.shape[1:3]):
-        box = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
-        near = torch.nn.functional.avg_pool2d(share, **box)
-        mean = torch.nn.functional.avg_pool2d(values, **box) / near.clamp_min(1e-12)
-        found = torch.where(missing & (near > 0), mean, found)
-        missing, reach = missing & (near <= 0), 2 * reach
+        share_near, sum_near = (
+            torch.nn.functional.avg_pool2d(part, 2 * reach + 1, stride=1, padding=reach) for part in (share, values)
+        )
+        near, mean = share_near > 0, sum_near / share_near.clamp_min(1e-12)
+        found = torch.where(missing & near, mean, found)
+        missing, reach = missing & ~near, 2 * reach
     return found.permute(0, 2, 3, 1).contiguous()
 
 

@@ -55,7 +55,8 @@ def estimate_spectra(
     Parameters
     ----------
     transforms
-        Of a few dozen views or more, shape ``(views, channels, frequencies)``, complex; divided by the noise's standard deviation where that differs.
+        Of a few dozen views or more, shape ``(views, channels, frequencies)``, complex; divided by the noise's standard
+        deviation where that differs.
     frequency
         ``|ξ|`` in cycles per voxel, shape ``(frequencies,)``.
     matrix

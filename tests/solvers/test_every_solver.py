@@ -34,7 +34,8 @@ def norm(r, weights=1.0):
 def test_none_is_missing():
     public = {name for name in solvers.__all__ if inspect.isfunction(getattr(solvers, name))}
     chosen_by_weight = {name for name in public if name.endswith("_weight")}
-    assert public - chosen_by_weight == {name.split(",")[0] for name in SOLVERS}
+    of_solvers = {"fbp", "multiresolution"}  # what does not iterate, and what calls those that do
+    assert public - chosen_by_weight - of_solvers == {name.split(",")[0] for name in SOLVERS}
 
 
 @every_solver
