@@ -164,6 +164,10 @@ class Plan:
             hint = "Scan.read(..., in_memory=True) gets them, if there is room"
             raise ValueError(message("method", f"{able} for data on the disk", repr(self.name), hint))
         if scan.streams and self.start is not None:
+            raise ValueError(
+                message("start", "None for data on the disk", repr(self.start), "Scan.in_memory() gets them")
+            )
+        if scan.streams and self.start is not None:
             raise ValueError(message("start", "None for data on the disk", repr(self.start)))
         shortest = min(*scan.geometry.volume_shape, *scan.geometry.detector_shape)
         if 2 ** (self.levels - 1) > shortest:

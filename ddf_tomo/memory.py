@@ -170,7 +170,7 @@ def predicted_memory(
     --------
     >>> size = Size((128, 128, 128), (300, 128, 181, 8), 15)
     >>> f"{predicted_memory(size).total / 1e9:.1f} GB, {predicted_memory(size, prior=None).total / 1e9:.1f} GB"
-    '5.9 GB, 2.6 GB'
+    '5.8 GB, 2.8 GB'
     """
     choice(method, "method", tuple(METHODS))
     if isinstance(scan, Scan):

@@ -55,20 +55,23 @@ def test_the_best_time_counts_and_the_first_does_not(monkeypatch):
     assert len(calls) == 4
 
 
-def test_a_line_through_two_runs(monkeypatch):
-    """0.5 s for the prior and 0.1 s for each view, in volumes that need no scaling."""
+def test_what_the_views_take_and_what_the_prior_does(monkeypatch):
+    """0.1 s for each view, and 0.5 s for the prior."""
+    monkeypatch.setattr(speed, "_projections", lambda size, views: 0.1 * views)
     monkeypatch.setattr(speed, "_iteration", lambda size, views, plan: 0.5 + 0.1 * views)
     cost = predict(replace(SMALL, data_shape=(238, 8, 12, 3)))
     assert cost.seconds_per_iteration == pytest.approx(0.5 + 23.8)
     assert cost.seconds == pytest.approx(cost.iterations * cost.seconds_per_iteration)
-    assert cost.iterations == 90  # 30, and 60 of the search
-    assert predict(SMALL, prior=None).iterations == 15
+    streamed = predict(replace(SMALL, data_shape=(238, 8, 12, 3), streams=True))
+    assert streamed.seconds_per_iteration == pytest.approx(0.5 + 1.5 * 23.8)
     assert predict(SMALL, weight=0.01).iterations == 60
+    assert predict(SMALL).iterations > predict(SMALL, weight=0.01, iterations=20).iterations
     assert predict(SMALL, "fista", weight=0.01, iterations=7).iterations == 7
 
 
 def test_large_volumes_are_scaled(monkeypatch):
     seen = []
+    monkeypatch.setattr(speed, "_projections", lambda size, views: 0.0)
     monkeypatch.setattr(
         speed, "_iteration", lambda size, views, plan: seen.append(size) or 1e-6 * math.prod(size.volume_shape)
     )
@@ -80,7 +83,8 @@ def test_large_volumes_are_scaled(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["cg", "lbfgs", "fista", "pdhg", "sirt"])
-def test_every_method_can_be_predicted(method):
+def test_every_method_can_be_predicted(method, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
     cost = predict(SMALL, method, weight="auto" if method == "sirt" else 0.01)
     assert 0 < cost.seconds_per_iteration < 60
 
@@ -92,6 +96,7 @@ def test_bad_wishes_are_named(given):
 
 
 def test_tables_and_json(monkeypatch, capsys):
+    monkeypatch.setattr(speed, "_projections", lambda size, views: 0.01 * views)
     monkeypatch.setattr(speed, "_iteration", lambda size, views, plan: 0.01 * views)
     figures = Speed(2, 2e10, 1e11, (Rate("numba", 15, 1.7e9, 9e8),))
     monkeypatch.setattr(speed, "measure", lambda *_: figures)

@@ -274,6 +274,11 @@ def test_methods_that_remember_residuals_say_so(path, method):
         reconstruct(Scan.read(path, in_memory=False), method, ell_max=2)
 
 
+def test_a_start_that_needs_all_data_says_so(path):
+    with pytest.raises(ValueError, match="start"):
+        reconstruct(Scan.read(path, in_memory=False), ell_max=2, start="fbp")
+
+
 def test_solvers_that_remember_residuals_say_so(scan):
     with pytest.raises(TypeError, match="in memory"):
         pdhg(TensorXRayTransform(scan.geometry, scan.response, 2), on_disk(scan.data))
