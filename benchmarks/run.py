@@ -26,8 +26,10 @@ from report import Outcome
 NAMES = (
     "adjoint",
     "projector",
+    "scalar",
     "first_call",
     "sigtt",
+    "objective",
     "direction",
     "iradon",
     "reconstruction",

@@ -79,4 +79,4 @@ def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
     firsts = {name: timings.ratios(name, THEIRS)[0] for name in (DRIVEN, OURS)}
     for name in (DRIVEN, OURS):
         note = f"first run in the process {firsts[name]:.3g}"
-        yield timings.ratio_row(f"wall time, {name} / MUMOTT", name, THEIRS, note, at_most=0.25)
+        yield timings.ratio_row(f"wall time, {name} / MUMOTT", name, THEIRS, note, at_most=0.125)
