@@ -27,8 +27,9 @@ class Response(Protocol):
 class TensorXRayTransform(OpaqueOperator):
     """Signals ``s[v, j, k, m] = Σ_c R[v, m, c] ∫ X_c dl`` of a field of spherical functions, with the exact adjoint.
 
-    All coefficients are projected and then contracted with the response on the detector, in chunks of views: on a CPU
-    the order that is never the slow one (contracting the volume first reads it once per view).
+    All coefficients are projected and then contracted with the response on the detector, in chunks of views. Contracting
+    the volume first passes over it once per view, which was five to ten times slower for 15 coefficients and 8 channels,
+    15 and 3, and 6 and 3; on the detector, the contraction is 3 to 7 % of the whole, so that fusing it would gain no more.
 
     Parameters
     ----------
