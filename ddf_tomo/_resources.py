@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
-)
+CGROUPS, OWN_CGROUP = "/sys/fs/cgroup", "/proc/self/cgroup"
 MEMINFO = "/proc/meminfo"
 UNKNOWN = 2**62  # bytes: where a system does not tell, nothing is refused
 
@@ -47,16 +41,38 @@ def _machine() -> int | None:
 
 
 def _container() -> int | None:
-    """Limit of the cgroup less what is taken for good: pages of files can be dropped."""
-    for limit, used, statistics in CGROUPS:
-        try:
-            total, taken = int(Path(limit).read_text()), int(Path(used).read_text())
-            lines = (line.split() for line in Path(statistics).read_text().splitlines())
-            cached = sum(int(line[1]) for line in lines if line and line[0] in ("inactive_file", "active_file"))
-        except (OSError, ValueError, IndexError):  # "max": no limit
+    """What the tightest cgroup around this process leaves, of a container or of a job in a queue (SLURM)."""
+    left = [found for folder, limit, used in _cgroups() if (found := _left(folder, limit, used)) is not None]
+    return min(left, default=None)
+
+
+def _cgroups() -> Iterator[tuple[Path, str, str]]:
+    """Folders of the cgroup of this process and of those around it, with the names of the files of both versions."""
+    try:
+        lines = Path(OWN_CGROUP).read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root, names = Path(CGROUPS), ("memory.max", "memory.current")
+        if "memory" in controllers.split(","):
+            root, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        elif controllers:
             continue
-        return total - max(0, taken - cached)
-    return None
+        own = Path(path.lstrip("/"))
+        for folder in (own, *own.parents):
+            yield root / folder, *names
+
+
+def _left(folder: Path, limit: str, used: str) -> int | None:
+    """Limit of a cgroup less what is taken for good: pages of files can be dropped."""
+    try:
+        total, taken = (int((folder / name).read_text()) for name in (limit, used))
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = sum(int(line[1]) for line in lines if line and line[0] in ("inactive_file", "active_file"))
+    except (OSError, ValueError, IndexError):  # "max": no limit
+        return None
+    return total - max(0, taken - cached)
 
 
 def _limit() -> int | None:

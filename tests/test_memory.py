@@ -34,36 +34,57 @@ def scan():
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """What the system tells, to be replaced: files by name, and the limit on addresses lifted."""
-
-    def tell(meminfo="", limit="max", used="0", statistics=""):
-        for name, text in {"meminfo": meminfo, "limit": limit, "used": used, "stat": statistics}.items():
-            (tmp_path / name).write_text(text)
-
+    """What the system tells, to be replaced: a folder, and the limit on addresses lifted."""
+    (tmp_path / "meminfo").write_text("")
+    (tmp_path / "self").write_text("")
     monkeypatch.setattr(_resources, "MEMINFO", str(tmp_path / "meminfo"))
-    monkeypatch.setattr(_resources, "CGROUPS", [tuple(str(tmp_path / name) for name in ("limit", "used", "stat"))])
+    monkeypatch.setattr(_resources, "OWN_CGROUP", str(tmp_path / "self"))
+    monkeypatch.setattr(_resources, "CGROUPS", str(tmp_path))
     monkeypatch.setattr(_resources, "_limit", lambda: None)
-    return tell
+    return tmp_path
+
+
+def cgroup(folder, limit, used, statistics="", names=("memory.max", "memory.current")):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in zip((*names, "memory.stat"), (limit, used, statistics), strict=True):
+        (folder / name).write_text(str(text))
 
 
 def test_what_the_machine_has_free(system):
-    system("MemTotal: 900 kB\nMemAvailable:      700 kB\n")
+    (system / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable:      700 kB\n")
     assert available_memory() == 700 * 1024
 
 
 def test_a_container_leaves_less_and_its_cached_files_do_not_count(system):
-    system("MemAvailable: 700 kB\n", "500000", "300000", "anon 1\ninactive_file 40000\nactive_file 10000\n")
+    (system / "meminfo").write_text("MemAvailable: 700 kB\n")
+    (system / "self").write_text("0::/\n")
+    cgroup(system, 500_000, 300_000, "anon 1\ninactive_file 40000\nactive_file 10000\n")
     assert available_memory() == 500_000 - (300_000 - 50_000)
+    cgroup(system, "max", 300_000)
+    assert available_memory() == 700 * 1024
+
+
+def test_a_job_in_a_queue_has_the_limit_of_what_is_around_it(system):
+    (system / "meminfo").write_text("MemAvailable: 700 kB\n")
+    (system / "self").write_text("0::/system.slice/job_7/step_0\n")
+    cgroup(system / "system.slice/job_7", 200_000, 50_000)
+    cgroup(system / "system.slice/job_7/step_0", "max", 40_000)
+    assert available_memory() == 150_000
+
+
+def test_cgroups_of_the_first_version(system):
+    (system / "meminfo").write_text("MemAvailable: 700 kB\n")
+    (system / "self").write_text("5:cpu,cpuacct:/job\n4:memory:/job\n")
+    cgroup(system / "memory/job", 90_000, 20_000, names=("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    assert available_memory() == 70_000
 
 
 def test_without_proc_half_of_what_the_machine_has(system, monkeypatch):
-    system("nothing of use")
     monkeypatch.setattr(_resources.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
     assert available_memory() == 4096 * 500
 
 
 def test_a_system_that_tells_nothing_refuses_nothing(system, monkeypatch):
-    system("")
     monkeypatch.delattr(_resources.os, "sysconf")
     assert available_memory() > 10**15
 
