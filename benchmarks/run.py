@@ -26,11 +26,13 @@ from report import Outcome
 NAMES = (
     "adjoint",
     "projector",
+    "roofline",
     "scalar",
     "first_call",
     "sigtt",
     "objective",
     "direction",
+    "fbp",
     "iradon",
     "reconstruction",
     "priors",

@@ -125,6 +125,53 @@ def test_direction(modules):
     assert best <= values["plain CGLS, median angle at iteration 30"]
 
 
+def test_samples_are_counted_where_rays_cross_slices(modules):
+    """By the points themselves, pixel by pixel."""
+    geometry = random_geometry(7, (9, 7, 8), (6, 8), seed=3)
+    half, found = np.array(geometry.volume_shape) / 2, 0
+    for p, centres in zip(geometry.p, geometry.pixel_centres(), strict=True):
+        main = np.abs(p).argmax()
+        for place in np.arange(geometry.volume_shape[main]) + 0.5 - half[main]:
+            points = centres + ((place - centres[..., main]) / p[main])[..., None] * p
+            found += (np.abs(np.delete(points, main, -1)) < np.delete(half + 0.5, main)).all(-1).sum()
+    assert modules("roofline").sample_count(geometry) == found > 0
+
+
+@pytest.mark.parametrize("lanes", [2, 16])
+def test_loops_do_what_is_counted(modules, lanes):
+    """No vector is left out by the compiler, and none is counted twice."""
+    peaks = modules("peaks")
+    for task in (peaks.LOAD, peaks.PROJECT, peaks.BACKPROJECT):
+        loop = peaks.Loop(lanes, task, 1, 2048)
+        size = loop.vectors // loop.units * lanes
+        assert size == len(loop.arrays[0]) == 512
+        array = np.arange(512, dtype=np.float32)
+        loop.arrays[0][:] = array
+        factors = loop.factors[0]
+        factors[:] = np.arange(len(factors)) % 5
+        weights = (factors[:512] if lanes == 2 else np.repeat(factors[: 512 // lanes], lanes)).copy()
+        b = factors[1]
+        loop._some(0, 1)
+        if task == peaks.BACKPROJECT:
+            np.testing.assert_array_equal(loop.arrays[0], array + weights * b)
+        else:
+            total = factors[: lanes * len(peaks.SUMS) * 4].reshape(-1, lanes)[: peaks._sums(task)].sum(0)
+            expected = (array if task == peaks.LOAD else weights * array).reshape(-1, lanes).sum(0)
+            np.testing.assert_array_equal(total, expected)
+
+
+def test_roofline(modules):
+    outcome = modules("run").measure("roofline", quick=True, size=8)
+    assert outcome.error == ""
+    values = {row.what: row.value for row in outcome.rows}
+    for direction in ("forward", "adjoint"):
+        assert values[f"{direction}, 15 channels: intensity, loads"] == pytest.approx(
+            8 * 15 / (4 * (64 * (2 if direction == "adjoint" else 1) + 4))
+        )
+        assert values[f"{direction}, 1 channel: share of the limit"] > 0
+    assert sum(row.passed is not None for row in outcome.rows) == 8
+
+
 def test_gpu_without_a_card(modules):
     if torch.cuda.is_available():
         pytest.skip("there is a card")
