@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
@@ -16,6 +17,8 @@ from ddf_tomo._checks import check_shape, message, number, real_array
 from ddf_tomo.operators.base import as_tensor
 
 PAIRS_AT_ONCE = 2**22
+NARROWEST = 1e-3  # radians
+UNIT_TOLERANCE = 1e-3
 
 
 def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, width_rad: float) -> torch.Tensor:
@@ -36,7 +39,7 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
     directions
         Unit vectors ξ̂, shape ``(directions, 3)``.
     width_rad
-        ``w``, at least the spacing of the views (`view_spacing`); in radians.
+        ``w``, in radians: at least 0.001, and for ``G`` to be smooth the spacing of the views (`view_spacing`).
 
     Returns
     -------
@@ -46,7 +49,7 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
     Raises
     ------
     TypeError, ValueError
-        If shapes do not fit, or the width is not positive.
+        If shapes do not fit, vectors are no unit vectors, or the width is too small.
 
     Examples
     --------
@@ -64,9 +67,8 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
         raise TypeError(message("matrix", "floating-point numbers", R.dtype))
     check_shape(R.shape, "matrix", (None, None, None))
     views, _, coefficients = R.shape
-    p = torch.as_tensor(real_array(beams, "beams", (views, 3))).to(R)
-    grid = torch.as_tensor(real_array(directions, "directions", (None, 3))).to(R)
-    w = number(width_rad, "width_rad", low=0.0, high=math.pi, low_open=True)
+    p, grid = _unit(beams, "beams", views).to(R), _unit(directions, "directions").to(R)
+    w = number(width_rad, "width_rad", low=NARROWEST, high=math.pi)
     rows, columns = torch.triu_indices(coefficients, coefficients)
     squares = (R.mT @ R)[:, rows, columns]
     G = R.new_empty(len(grid), coefficients, coefficients)
@@ -77,3 +79,12 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
         G[chunk[:, None], rows, columns] = upper
         G[chunk[:, None], columns, rows] = upper
     return G
+
+
+def _unit(vectors: ArrayLike, argument: str, count: int | None = None) -> torch.Tensor:
+    array = real_array(vectors, argument, (count, 3))
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(array, axis=1)
+    if not (np.abs(lengths - 1) <= UNIT_TOLERANCE).all():
+        raise ValueError(message(argument, "unit vectors", f"a length of {lengths[np.abs(lengths - 1).argmax()]:.3g}"))
+    return torch.from_numpy(array)

@@ -22,11 +22,11 @@ from ddf_tomo._checks import choice, message, number
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.beams_across import view_spacing
-from ddf_tomo.operators.directional_symbol import directional_symbol
+from ddf_tomo.operators.directional_symbol import NARROWEST, directional_symbol
 from ddf_tomo.operators.rank_two import tensor_from_coefficients
 from ddf_tomo.operators.spherical_harmonics import half_sphere_grid, orders
 from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.misfit import Misfit, overflow
 from ddf_tomo.solvers.spectra import FALLOFF, Spectra, estimate_spectra
 
 WINDOWS = ("wiener", "ram-lak", "shepp-logan", "cosine", "hann")
@@ -148,6 +148,8 @@ def fbp(
             parts.unflatten(2, (-1, 2)).div_(strength[..., None])
             found[:, :, within] = (outward[system] @ parts).unflatten(2, (-1, 2))
         A.projector.backproject_into(volume, grid.back(torch.view_as_complex(found), order), views)
+    if not torch.isfinite(volume).all():
+        raise ValueError(overflow(data))
     return volume
 
 
@@ -262,14 +264,17 @@ def _eigensystems(
         spread = half_sphere_grid(min(alike, most))
         nearest = cKDTree(np.concatenate([spread, -spread])).query(directions)[1] % len(spread)
         directions = spread
-    eigenvalues, vectors = torch.linalg.eigh(directional_symbol(R, geometry.p, directions, width))
+    symbol = directional_symbol(R, geometry.p, directions, width)
+    if not torch.isfinite(symbol).all():
+        raise ValueError(overflow(R))
+    eigenvalues, vectors = torch.linalg.eigh(symbol)
     return eigenvalues, vectors, torch.from_numpy(nearest).to(R.device).reshape(len(geometry), -1)
 
 
 def _width(A: TensorXRayTransform, width_rad: Any) -> float:
     if width_rad is None:
-        return view_spacing(A.geometry) if len(A.geometry) else 1.0
-    return number(width_rad, "width_rad", low=0.0, high=math.pi / 2, low_open=True)
+        return max(view_spacing(A.geometry), NARROWEST) if len(A.geometry) else 1.0
+    return number(width_rad, "width_rad", low=NARROWEST, high=math.pi / 2)
 
 
 def _epsilon(A: TensorXRayTransform, width: float) -> float:

@@ -14,6 +14,7 @@ from tests.fuzz import (
     size,
     slabs,
     solvers,
+    starts,
     workflow,
 )
 from tests.fuzz.table import TABLE, case, folder
@@ -32,5 +33,6 @@ __all__ = [
     "size",
     "slabs",
     "solvers",
+    "starts",
     "workflow",
 ]
