@@ -97,6 +97,8 @@ def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
         yield Row(f"{name}: intensity, memory", operations / memory_bytes, "FLOP/byte")
         share = limits[binding] / best[name]
         yield Row(f"{name}: share of the limit", share, note=f"bound by {binding}", at_least=0.5)
+        parts = limits["loads"] + samples * best["locating"] / locating.samples
+        yield Row(f"{name}: loads and locating alone", parts / best[name], note="share of the time")
 
 
 class Locating:

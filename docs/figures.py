@@ -6,6 +6,7 @@ code.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -268,9 +269,97 @@ def fibre_bundles() -> Figure:
     return show_glyphs(dt.reconstruct(scan, ell_max=4))
 
 
+# -- speed, as measured ------------------------------------------------------------------------------------------------
+
+CHANNELS = {1: "#56b4e9", 6: K, 15: J, 45: INK}
+MARKERS = {"forward": "o", "adjoint": "s"}
+
+
+def measured(benchmark: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Values by their names, and the machine, of the latest of ``benchmarks/results`` that has this benchmark."""
+    found = []
+    for file in (FOLDER.parents[1] / "benchmarks" / "results").glob("*.json"):
+        report = json.loads(file.read_text())
+        rows = [result["rows"] for result in report["results"] if result["name"] == benchmark and not result["error"]]
+        # Of the same day, the report of the whole run, which has the shortest name.
+        found += [(file.name[:10], -len(file.name), file.name, rows[0], report["machine"])] if rows else []
+    _, _, _, rows, machine = max(found, key=lambda entry: entry[:3])
+    # Times of both directions have the same name, and a note that tells which.
+    tell = {"forward", "adjoint"}
+    ends = [row["note"].rpartition("; ")[2] for row in rows]
+    return {
+        row["what"] + (f", {end}" if end in tell else ""): row["value"] for row, end in zip(rows, ends, strict=True)
+    }, machine
+
+
+def cases(rows: dict[str, float]):
+    """Direction, channels, and how the case is called, of what `benchmarks/roofline.py` measured."""
+    for direction in MARKERS:
+        for count in CHANNELS:
+            name = f"{direction}, {count} channel{'s' if count > 1 else ''}"
+            if f"{name}: speed" in rows:
+                yield direction, count, name
+
+
+def machine_text(machine: dict[str, str]) -> str:
+    return f"{machine['processor']}, threads: {machine['threads used']}"
+
+
+def roofline() -> Figure:
+    """Speeds between what is asked of caches and memory and what these give."""
+    rows, machine = measured("roofline")
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    peak = rows["multiply-adds"]
+    axes.set(xlim=(0.08, 200), ylim=(0.6 * min(rows[f"{name}: speed"] for *_, name in cases(rows)), 2 * peak))
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", title=machine_text(machine))
+    axes.plot([0.08, 200], [peak, peak], color=INK, linewidth=1.4)
+    axes.text(190, 1.06 * peak, f"multiply-adds in registers, {peak:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
+    roofs = {"loads, first cache": "-", "loads, second cache": "--", "loads, last cache": ":", "copy": "-."}
+    for name, style in roofs.items():
+        bytes_a_second = rows[name]
+        label = f"{'memory, copying' if name == 'copy' else name}: {bytes_a_second:.0f} GB/s"
+        end = peak / bytes_a_second
+        axes.plot([0.01, end], [0.01 * bytes_a_second, peak], style, color=INK, linewidth=1, label=label)
+    for direction, count, name in cases(rows):
+        speed, share = (rows[f"{name}: {what}"] for what in ("speed", "share of the limit"))
+        near, far = (rows[f"{name}: intensity, {what}"] for what in ("loads", "memory"))
+        options = {"marker": MARKERS[direction], "s": 44, "edgecolor": CHANNELS[count], "linewidth": 1.4, "zorder": 3}
+        axes.plot([near, near], [speed, speed / share], color=CHANNELS[count], linewidth=0.8)
+        axes.scatter(near, speed / share, marker="_", s=90, color=CHANNELS[count], zorder=3)
+        axes.scatter(near, speed, color=CHANNELS[count], label=name, **options)
+        axes.scatter(far, speed, facecolor="white", **options)
+    told = "lines: limits, each measured alone\nfilled: per byte loaded and stored\nopen: per byte of the arrays"
+    legend = axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    legend.set_title(told, {"size": 8})
+    axes.grid(color="0.92", which="major")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def throughput() -> Figure:
+    """Voxels × channels × views a second; MUMOTT's where it has been measured."""
+    rows, machine = measured("roofline")
+    bars = [(name, rows[f"{name}: updates"], CHANNELS[count]) for _, count, name in cases(rows)]
+    peer, its_machine = measured("projector")
+    for direction in MARKERS if machine_text(its_machine) == machine_text(machine) else ():
+        updates = 64**3 * 15 * 60 / peer[f"time, MUMOTT, float64, {direction}"]
+        bars += [(f"{direction}, 15 channels, MUMOTT", updates, GREY)]
+    figure = Figure(figsize=(8, 0.6 + 0.3 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    names, values, colours = zip(*bars, strict=True)
+    axes.barh(names, values, color=colours)
+    for place, value in enumerate(values):
+        axes.text(value, place, f" {value:.2g}", va="center", fontsize=9)
+    axes.set(xlabel="voxels × channels × views a second", title=machine_text(machine))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def drawings() -> dict[str, Figure]:
     """All figures by the names of their files."""
-    plain = (conventions, harmonics, xray_transform, tensor_xray_transform, fibre_bundles)
+    plain = (conventions, harmonics, xray_transform, tensor_xray_transform, fibre_bundles, roofline, throughput)
     named = {drawing.__name__: drawing() for drawing in plain}
     return named | {f"response_{name}": response_figure(*content) for name, content in RESPONSES.items()}
 

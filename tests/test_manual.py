@@ -37,6 +37,26 @@ def test_every_response_is_drawn():
         assert (DOCS / "figures" / f"response_{name}.png").exists()
 
 
+def test_figures_of_speed_draw_the_latest_results(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", exc_type=ImportError)
+    figures = program("figures")
+    for name in ("roofline", "throughput"):
+        assert getattr(figures, name)().axes
+        assert (DOCS / "figures" / f"{name}.png").exists()
+    rows, machine = figures.measured("roofline")
+    assert {(direction, count) for direction, count, _ in figures.cases(rows)} == {
+        (direction, count) for direction in ("forward", "adjoint") for count in (1, 6, 15, 45)
+    }
+    monkeypatch.setattr(figures, "FOLDER", tmp_path / "docs" / "figures")
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    row = {"what": "time", "value": 1.0, "note": "0.9 … 1.1 s; forward"}
+    for file, value in {"2026-01-02-a": 2.0, "2026-01-02-a-part": 3.0, "2026-01-01-a": 1.0}.items():
+        result = {"name": "projector", "error": "", "rows": [row | {"value": value}]}
+        text = json.dumps({"machine": machine, "results": [result]})
+        (tmp_path / "benchmarks" / "results" / f"{file}.json").write_text(text)
+    assert figures.measured("projector") == ({"time, forward": 2.0}, machine)
+
+
 @pytest.fixture(scope="module")
 def pages():
     return program("pages")
