@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,27 @@ class Functional(ABC):
             If there is no such quadratic.
         """
         raise TypeError(message("prior", "one under quadratics, as Smoothness or TotalVariation(…, smoothing=…)", self))
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """``weight · Lᵀ κ(z) z`` with ``z = L x``: the gradient of ``weight · g(L x)``, where there is one."""
+        z = self.apply(x)
+        return self.weight * self.apply_adjoint(self.curvature(z) * z)
+
+    def along(self, x: torch.Tensor, d: torch.Tensor) -> Callable[[float], tuple[float, float]]:
+        """The line through ``x`` in direction ``d``, for searches: a function of the ``α`` in ``x + α d``.
+
+        It gives the slope of ``weight · g`` there, and the second derivative of the quadratic that touches it from
+        above.
+        """
+        z, dz = self.apply(x), self.apply(d)
+
+        def at(alpha: float) -> tuple[float, float]:
+            here = z + alpha * dz
+            curvature = self.curvature(here)
+            slope, bend = ((curvature * u).double().mul_(dz).sum() for u in (here, dz))
+            return self.weight * float(slope), self.weight * float(bend)
+
+        return at
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """``L x``."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddf_tomo._checks import flag, message, number, real_array
+from ddf_tomo._threads import in_parallel
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.spherical_harmonics import orders
 from ddf_tomo.priors.channel_matrix import ChannelMatrix
@@ -55,16 +58,19 @@ class TotalVariation(Functional):
         smoothing: float = 0.0,
     ) -> None:
         self.operator: LinearOperator = Differences(volume_shape)
+        self._factors: NDArray[np.float64] | None = None  # of the squares
         if order_weights is not None:
             weights = real_array(order_weights, "order_weights", (None,))
             if not len(weights) or (weights < 0).any():
                 raise ValueError(message("order_weights", "at least one number, none negative", weights.tolist()))
             ell, _ = orders(2 * len(weights) - 2)
-            self.operator = self.operator @ ChannelMatrix(np.diag(weights[ell // 2] ** 0.5))
+            self._factors = weights[ell // 2]
         if flag(tensor, "tensor"):
             if order_weights is not None:
                 raise ValueError(message("order_weights", "None for tensors, which have no orders", order_weights))
-            self.operator = self.operator @ ChannelMatrix(np.diag(OFF_DIAGONAL))
+            self._factors = np.square(OFF_DIAGONAL)
+        if self._factors is not None:
+            self.operator = self.operator @ ChannelMatrix(np.diag(self._factors**0.5))
         self.smoothing = number(smoothing, "smoothing", low=0.0)
 
     @property
@@ -81,6 +87,44 @@ class TotalVariation(Functional):
         if not self.smoothing:
             raise ValueError(message("smoothing", "a positive number, as no quadratic lies above the bare norm", 0.0))
         return (magnitude(z).square() + self.smoothing**2).rsqrt()
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Functional.gradient`; on the CPU in one pass over the volume."""
+        if not (self.smoothing and _in_plain_memory(x)):
+            return super().gradient(x)
+        from ddf_tomo.priors import _coupled_kernel as kernel
+
+        found, volume = torch.empty_like(x), x.numpy()
+        rounding = volume.dtype.type(self.smoothing)
+        in_parallel(len(x), 4, partial(kernel.gradient, volume, self._of_squares(x), rounding, found.numpy()))
+        return found.mul_(self.weight)
+
+    def along(self, x: torch.Tensor, d: torch.Tensor) -> Callable[[float], tuple[float, float]]:
+        """See `Functional.along`; all that a search needs of a voxel are three inner products of its differences."""
+        if not (self.smoothing and _in_plain_memory(x) and _in_plain_memory(d)):
+            return super().along(x, d)
+        from ddf_tomo.priors import _coupled_kernel as kernel
+
+        found = x.new_empty((3, *x.shape[:3]))
+        work = partial(kernel.products, x.numpy(), d.numpy(), self._of_squares(x), found.numpy())
+        in_parallel(len(x), 4, work)
+        xx, xd, dd = found.double()
+
+        def at(alpha: float) -> tuple[float, float]:
+            square = (xx + alpha * (2 * xd + alpha * dd)).clamp_(min=0)
+            curvature = square.add_(self.smoothing**2).rsqrt_().mul_(self.weight)
+            return float((curvature * (xd + alpha * dd)).sum()), float((curvature * dd).sum())
+
+        return at
+
+    def _of_squares(self, x: torch.Tensor) -> NDArray[np.floating]:
+        factors = np.ones(x.shape[-1]) if self._factors is None else self._factors
+        return factors.astype(x.numpy().dtype)
+
+
+def _in_plain_memory(x: torch.Tensor) -> bool:
+    """Whether compiled code may read ``x``: one volume, here, without gradient."""
+    return x.device.type == "cpu" and x.ndim == 4 and x.is_contiguous() and not x.requires_grad
 
 
 def magnitude(z: torch.Tensor) -> torch.Tensor:
