@@ -30,7 +30,7 @@ from ddf_tomo.solvers.misfit import Misfit, overflow
 from ddf_tomo.solvers.spectra import FALLOFF, Spectra, estimate_spectra
 
 WINDOWS = ("wiener", "ram-lak", "shepp-logan", "cosine", "hann")
-NEGLIGIBLE = 1e-3  # frequencies that pass by less than this share are left out
+NEGLIGIBLE = 1e-2  # frequencies that pass by less than this share are left out
 CHUNK_BYTES = 8 * 2**20
 MOST_DIRECTIONS_BYTES = 64 * 2**20
 FEWEST_SECTORS = 12
@@ -161,7 +161,7 @@ class DetectorFrequencies:
     detector_shape
         Pixels ``(J, K)``.
     width_rad
-        Angle within which directions are alike; sectors are half as wide.
+        Angle within which directions are alike; sectors are two thirds as wide.
     like
         A tensor, for dtype and device.
 
@@ -189,7 +189,7 @@ class DetectorFrequencies:
         radius = torch.hypot(along_j, along_k).flatten()
         # Neighbouring frequencies at the edge of the band are 2 / padded apart.
         finest = math.ceil(math.pi / 2 * max(self.padded))
-        sectors = min(max(math.ceil(2 * math.pi / width_rad), FEWEST_SECTORS), max(finest, FEWEST_SECTORS))
+        sectors = min(max(math.ceil(1.5 * math.pi / width_rad), FEWEST_SECTORS), max(finest, FEWEST_SECTORS))
         self.azimuths = math.pi / sectors * torch.arange(sectors, dtype=torch.float64)
         self.sector = self._sector_of(along_j, along_k).flatten()
         # At frequency 0 a sample of the ramp would be 0: its mean over the cell there, each sector with its part of it.
@@ -256,7 +256,7 @@ def _eigensystems(
     j, k, azimuths = geometry.j[:, None], geometry.k[:, None], grid.azimuths.numpy()[None, :, None]
     directions = (np.sin(azimuths) * j + np.cos(azimuths) * k).reshape(-1, 3)
     nearest = np.arange(len(directions))
-    alike = math.ceil(8 * math.pi / width**2)  # a grid as fine as the sectors
+    alike = math.ceil(8 * math.pi / width**2)  # half the width apart
     most = MOST_DIRECTIONS_BYTES // (3 * R.shape[2] ** 2 * R.element_size())
     if min(alike, most) < len(directions):
         from scipy.spatial import cKDTree
