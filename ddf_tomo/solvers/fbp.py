@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from ddf_tomo._checks import choice, message, number
-from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.beams_across import view_spacing
 from ddf_tomo.operators.directional_symbol import NARROWEST, directional_symbol
@@ -129,7 +128,7 @@ def fbp(
         damping, strengths = (spread * spectra.noise_to_signal(grid.radius)).to(data), spectra.orders[ell // 2]
     scale = strengths.sqrt().to(data)
     R = R * scale  # of coefficients relative to the strength of their order
-    eigenvalues, vectors, nearest = _eigensystems(A.geometry, R, grid, width)
+    eigenvalues, vectors, nearest = _eigensystems(A, R, grid, width)
     largest = eigenvalues[nearest.flatten(), -1].median()
     eigenvalues = eigenvalues.clamp_min(0) + share * largest
     inward, outward = vectors.mT, (basis * scale) @ vectors  # from coefficients to eigenvectors, and back
@@ -250,9 +249,10 @@ def _spectra(
 
 
 def _eigensystems(
-    geometry: Geometry, R: torch.Tensor, grid: DetectorFrequencies, width: float
+    A: TensorXRayTransform, R: torch.Tensor, grid: DetectorFrequencies, width: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of ``G`` on a grid of directions, and which of them is nearest to each ``(view, sector)``."""
+    geometry = A.geometry
     j, k, azimuths = geometry.j[:, None], geometry.k[:, None], grid.azimuths.numpy()[None, :, None]
     directions = (np.sin(azimuths) * j + np.cos(azimuths) * k).reshape(-1, 3)
     nearest = np.arange(len(directions))
