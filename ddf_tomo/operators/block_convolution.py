@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ddf_tomo._checks import check_shape, message, number, real_array, size_tuple
+from ddf_tomo._checks import check_shape, flag, message, number, real_array, size_tuple
 from ddf_tomo._threads import in_parallel
 from ddf_tomo.operators.autograd import OpaqueOperator
 
@@ -73,7 +74,8 @@ class BlockConvolution(OpaqueOperator):
                 target[..., channels] = _transformed("irfft", along_z, pz)[..., :nz].permute(1, 2, 3, 0)
         return result
 
-    _adjoint_kernel = _forward_kernel
+    def _adjoint_kernel(self, y: torch.Tensor) -> torch.Tensor:
+        return self._forward_kernel(y)
 
     def _convolve(self, spectrum: torch.Tensor) -> None:
         """All that is left of a volume that is transformed along z and y: ``(K, nx, frequencies z, frequencies y)``."""
@@ -107,7 +109,9 @@ class BlockConvolution(OpaqueOperator):
             largest = max(largest, float(torch.linalg.eigvalsh(full(self.symbol[z, y, :, x].double())).max()))
         return largest
 
-    def inverse(self, epsilon: float = 0.01, *, identity: Any = 0.0, laplacian: Any = 0.0) -> BlockConvolution:
+    def inverse(
+        self, epsilon: float = 0.01, *, identity: Any = 0.0, laplacian: Any = 0.0, in_place: bool = False
+    ) -> BlockConvolution:
         """``crop F⁻¹ (S(ξ) + identity + |ξ|² laplacian + ε)⁻¹ F pad``: a preconditioner, symmetric positive definite.
 
         Eigenvalues of ``S`` that embedding has made negative are raised to 0 wherever they matter.
@@ -119,6 +123,8 @@ class BlockConvolution(OpaqueOperator):
         identity, laplacian
             What a penalty adds: multiples of the identity and of minus the discrete Laplacian (``DᵀD``, whose symbol is
             ``Σ 2 - 2 cos ξ``); numbers, or matrices of shape ``(K, K)`` that tell coefficients apart.
+        in_place
+            Whether to write over the symbol of this operator, which is of no use then.
 
         Examples
         --------
@@ -135,18 +141,17 @@ class BlockConvolution(OpaqueOperator):
         ]
         matrices[0] = matrices[0] + epsilon * top * np.eye(self.size)
         symbol = self.symbol.cpu().flatten(0, 1).numpy()
-        inverse, failed = np.empty_like(symbol), np.zeros((len(symbol), symbol.shape[2]), bool)
+        inverse, failed = (
+            symbol if flag(in_place, "in_place") else np.empty_like(symbol),
+            np.zeros((len(symbol), symbol.shape[2]), bool),
+        )
         stiffness = _laplacian_symbol(self.fft_shape)
 
-        from ddf_tomo.operators._block_kernel import invert_rows
+        from ddf_tomo.operators import _block_kernel as kernel
 
-        in_parallel(
-            len(symbol),
-            1,
-            lambda start, stop: invert_rows(
-                symbol, inverse, *matrices, stiffness, epsilon * top / 2, failed, start, stop
-            ),
-        )
+        invert: Any = kernel.invert_rows
+        work = partial(invert, symbol, inverse, *matrices, stiffness, epsilon * top / 2, failed)
+        in_parallel(len(symbol), 1, work)
         rows, columns = np.nonzero(failed)
         if len(rows):  # few: raise the negative eigenvalues of S to 0
             values, vectors = torch.linalg.eigh(full(torch.from_numpy(symbol[rows, :, columns]).double()))
@@ -161,11 +166,12 @@ class BlockConvolution(OpaqueOperator):
 def matrix_product(spectrum: torch.Tensor, symbol: torch.Tensor) -> None:
     """``spectrum[:, r, f] = S(r, f) spectrum[:, r, f]`` in place, where ``symbol`` ``(rows, pairs, f)`` packs ``S``."""
     if spectrum.device.type != "cpu":
-        return plain_matrix_product(spectrum, symbol)
-    from ddf_tomo.operators._block_kernel import multiply_rows
+        plain_matrix_product(spectrum, symbol)
+        return
+    from ddf_tomo.operators import _block_kernel as kernel
 
     numbers, factors = torch.view_as_real(spectrum).flatten(2).numpy(), symbol.numpy()
-    return in_parallel(len(factors), 16, lambda start, stop: multiply_rows(numbers, factors, start, stop))
+    in_parallel(len(factors), 16, partial(kernel.multiply_rows, numbers, factors))
 
 
 def plain_matrix_product(spectrum: torch.Tensor, symbol: torch.Tensor) -> None:

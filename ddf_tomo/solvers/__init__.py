@@ -11,6 +11,7 @@ from ddf_tomo.solvers.misfit import Misfit
 from ddf_tomo.solvers.multiresolution import multiresolution
 from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
+from ddf_tomo.solvers.preconditioner import pcg, preconditioner
 from ddf_tomo.solvers.sirt import sirt
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "lbfgs",
     "multiresolution",
     "nonlinear_cg",
+    "pcg",
     "pdhg",
+    "preconditioner",
     "sirt",
 ]
