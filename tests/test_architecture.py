@@ -18,7 +18,7 @@ SLOW = NEIGHBOURS | {"matplotlib", "skimage", "numba", "h5py", "scipy", "triton"
 # Imported on first use themselves: a compiled kernel, and classes that derive from a neighbour's.
 LATE = {"operators.backends._numba_kernel": {"numba", "llvmlite"}, "interop.mumott.basis": {"mumott"}}
 LATE["operators.backends._triton_kernel"] = {"triton"}
-LATE["priors._coupled_kernel"] = {"numba"}
+LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["interop.mumott.projector"] = {"mumott"}
 
 

@@ -27,9 +27,10 @@ class Response(Protocol):
 class TensorXRayTransform(OpaqueOperator):
     """Signals ``s[v, j, k, m] = Σ_c R[v, m, c] ∫ X_c dl`` of a field of spherical functions, with the exact adjoint.
 
-    All coefficients are projected and then contracted with the response on the detector, in chunks of views. Contracting
-    the volume first passes over it once per view, which was five to ten times slower for 15 coefficients and 8 channels,
-    15 and 3, and 6 and 3; on the detector, the contraction is 3 to 7 % of the whole, so that fusing it would gain no more.
+    All coefficients are projected and then contracted with the response on the detector, in chunks of views.
+    Contracting the volume first passes over it once per view, which was five to ten times slower for 15 coefficients
+    and 8 channels, 15 and 3, and 6 and 3; on the detector the contraction is 3 to 7 % of the whole, so that fusing it
+    with the projection would gain no more.
 
     Parameters
     ----------
@@ -83,7 +84,15 @@ class TensorXRayTransform(OpaqueOperator):
         self.range_shape = (views, *projector.geometry.detector_shape, channels)
 
     def normal(self, weights: Any = None, *, exact: bool = True) -> LinearOperator:
-        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views."""
+        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views.
+
+        Parameters
+        ----------
+        weights
+            Of the range's shape, or of one that broadcasts to it; `FastNormal` takes their mean in each view.
+        exact
+            Whether to project and back-project, or to convolve: 1 to 3 % different where volumes are smooth.
+        """
         return normal_operator(self, weights, exact)
 
     def views(self, indices: Any) -> TensorXRayTransform:

@@ -78,7 +78,15 @@ class XRayTransform(OpaqueOperator):
         self.range_shape = (len(geometry), *geometry.detector_shape, self.channels)
 
     def normal(self, weights: Any = None, *, exact: bool = True) -> LinearOperator:
-        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views."""
+        """``Aᵀ W A``; with ``exact=False`` as a `FastNormal`, whose cost does not depend on the number of views.
+
+        Parameters
+        ----------
+        weights
+            Of the range's shape, or of one that broadcasts to it; `FastNormal` takes their mean in each view.
+        exact
+            Whether to project and back-project, or to convolve: 1 to 3 % different where volumes are smooth.
+        """
         return normal_operator(self, weights, exact)
 
     def views(self, indices: Any) -> XRayTransform:

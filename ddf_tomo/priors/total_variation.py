@@ -89,7 +89,13 @@ class TotalVariation(Functional):
         return (magnitude(z).square() + self.smoothing**2).rsqrt()
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Functional.gradient`; on the CPU in one pass over the volume."""
+        """`Functional.gradient`; on the CPU in one pass over the volume.
+
+        Parameters
+        ----------
+        x
+            Coefficients ``(x, y, z, coefficient)``.
+        """
         if not (self.smoothing and _in_plain_memory(x)):
             return super().gradient(x)
         from ddf_tomo.priors import _coupled_kernel as kernel
@@ -100,7 +106,13 @@ class TotalVariation(Functional):
         return found.mul_(self.weight)
 
     def along(self, x: torch.Tensor, d: torch.Tensor) -> Callable[[float], tuple[float, float]]:
-        """See `Functional.along`; all that a search needs of a voxel are three inner products of its differences."""
+        """`Functional.along`; all that a search needs of a voxel are three inner products of its differences.
+
+        Parameters
+        ----------
+        x, d
+            A point and a direction, ``(x, y, z, coefficient)``.
+        """
         if not (self.smoothing and _in_plain_memory(x) and _in_plain_memory(d)):
             return super().along(x, d)
         from ddf_tomo.priors import _coupled_kernel as kernel
