@@ -83,7 +83,7 @@ class XRayTransform(OpaqueOperator):
         Parameters
         ----------
         weights
-            Of the range's shape, or of one that broadcasts to it; `FastNormal` takes their mean in each view.
+            Of the range's shape, or of one that broadcasts to it; a `FastNormal` wants them constant within each view.
         exact
             Whether to project and back-project, or to convolve: 1 to 3 % different where volumes are smooth.
         """
