@@ -27,6 +27,7 @@ NAMES = (
     "adjoint",
     "projector",
     "roofline",
+    "normal",
     "scalar",
     "first_call",
     "sigtt",

@@ -25,6 +25,7 @@ from ddf_tomo.operators.block_convolution import BlockConvolution
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.xray import XRayTransform
 
+HUGE = float(np.finfo(np.float32).max) / 2**20
 SPARE = 0.05  # of the sample's half width may lie beyond the detector: a cap of 0.2 % of a ball
 
 
@@ -127,7 +128,7 @@ def beyond_the_detector(geometry: Geometry, support: Any = None) -> NDArray[np.f
             high = np.sqrt(((axis * np.array(geometry.volume_shape) / 2) ** 2).sum(1))
             low = -high
         else:
-            mask = np.asarray(support)
+            mask = as_tensor(support, "support").detach().cpu().numpy() != 0
             check_shape(mask.shape, "support", geometry.volume_shape)
             places = np.argwhere(mask) + 0.5 - np.array(geometry.volume_shape) / 2
             if not len(places):
@@ -195,6 +196,8 @@ def convolution_symbol(geometry: Geometry, gram: NDArray[np.float64], fft_shape:
     for pair, factors in enumerate(gram[:, a, b].T):
         weighted = values * factors[owners] if views else values
         kernel = np.bincount(cells, weights=weighted, minlength=x * y * z).reshape(fft_shape)
+        if not np.abs(kernel).sum() < HUGE:
+            raise ValueError(message("weights", "numbers whose sums fit into float32", "an overflow", "rescale them"))
         spectrum = torch.fft.rfftn(torch.from_numpy(kernel.astype(np.float32)))
         symbol[:, :, pair] = spectrum.real.permute(2, 1, 0)
     return symbol
