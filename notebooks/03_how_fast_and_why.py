@@ -24,7 +24,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave t
 
 import time
 
-import matplotlib.pyplot as plt
 import numba
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.solvers import cgls, pcg, sirt
 from ddf_tomo.speed import measure, predict, show
+from ddf_tomo.visualization.style import new_figure
 
 # %% [markdown]
 # ## What this machine does
@@ -115,7 +115,8 @@ sums(small, 1)
 cache_bytes = speed.threads * small.nbytes * repeats / shortest(sums, small, repeats)  # each core has its own
 
 intensity = np.geomspace(0.05, 200, 100)
-figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+figure = new_figure(7.5, 4.2)
+axes = figure.subplots()
 for name, bytes_a_second, style in (("first cache", cache_bytes, "-"), ("memory, copying", speed.copy_bytes, "--")):
     roof = np.minimum(bytes_a_second * intensity, speed.flops) / 1e9
     axes.loglog(intensity, roof, style, color="0.3", label=f"{name}: {bytes_a_second / 1e9:.0f} GB/s")
@@ -187,7 +188,8 @@ for solver in (cgls, pcg, sirt):
     solver(A, scan.data, iterations=20, callback=keep, progress=False)
     curves[f"{solver.__name__}, no prior"] = [(seconds, angle(x.numpy())) for seconds, x in found[::2]]
 
-figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+figure = new_figure(7.5, 4.2)
+axes = figure.subplots()
 for name, curve in curves.items():
     axes.plot(*zip(*curve, strict=True), marker=".", label=name)
 for (name, point), marker in zip(points.items(), "*D", strict=True):
