@@ -174,8 +174,8 @@ for name, start in {"known weight": None, "known weight, from filtered backproje
     curves[name] = [(seconds, angle(run)) for seconds, run in runs]
 
 # %% [markdown]
-# And algorithms without a prior: conjugate gradients; the same with a preconditioner, which takes fewer iterations, and
-# time to be made, here more than all iterations together; and SIRT. They keep their iterates with the time; errors are computed afterwards.
+# And algorithms without a prior: conjugate gradients; the same with a preconditioner, which saves iterations and takes
+# time to be made; and SIRT. They keep their iterates with the time; errors are computed afterwards.
 
 # %%
 for solver in (cgls, pcg, sirt):
