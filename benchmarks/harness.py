@@ -43,7 +43,7 @@ class Row:
             return None
         above = self.at_least is None or self.value >= self.at_least
         below = self.at_most is None or self.value <= self.at_most
-        return math.isfinite(self.value) and above and below
+        return bool(math.isfinite(self.value) and above and below)  # numpy's own kind is no JSON
 
     @property
     def verdict(self) -> str:

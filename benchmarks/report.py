@@ -117,4 +117,5 @@ def to_json(outcomes: Sequence[Outcome], facts: dict[str, str], heading: str) ->
     for outcome in outcomes:
         rows = [asdict(row) | {"passed": row.passed} for row in outcome.rows]
         results.append(asdict(outcome) | {"rows": rows, "passed": outcome.passed})
-    return json.dumps({"heading": heading, "machine": facts, "results": results}, indent=1, ensure_ascii=False) + "\n"
+    whole = {"heading": heading, "machine": facts, "results": results}
+    return json.dumps(whole, indent=1, ensure_ascii=False, default=float) + "\n"
