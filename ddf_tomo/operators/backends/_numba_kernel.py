@@ -274,8 +274,8 @@ def _columns(view, u, w, size_u, size_w, columns):
 
 @njit(inline="always")
 def _blocks(forward, lanes, corners, part, stride_u, stride_w, places, weights, padded, pixels, pixel, count):
-    for at in range(count):
-        for block in range(0, padded, lanes):
+    for block in range(0, padded, lanes):
+        for at in range(count):
             where = (pixel + at) * padded + block
             _couple(forward, lanes, corners, part, stride_u, stride_w, places, weights, at, block, pixels, where)
 
