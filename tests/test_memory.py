@@ -208,7 +208,7 @@ def test_too_much_is_refused_with_bytes_and_ways_out(scan, monkeypatch):
     assert str(told.value).startswith(
         f"scan: expected at most 1000000 bytes to be needed (0.001 GB are free), got about {needed}"
     )
-    for way in ("in_memory=False", "prior='smoothness'", "ell_max=0", "binned(2)"):
+    for way in ("in_memory=False", "ell_max=0", "binned(2)"):
         assert way in str(told.value)
     monkeypatch.setattr(memory, "available_memory", iter([10**12, 1]).__next__)
     with pytest.raises(MemoryError, match="scan 2 of 2"):

@@ -27,6 +27,17 @@ SLOW = FIGURES | {"interop.mumott", "observability", "automatic_ell_max", "recon
 NEIGHBOURS = dict.fromkeys(FIGURES, "matplotlib") | {"interop.mumott": "mumott"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """What is compiled when it is first used is no call that hangs."""
+    for dtype in (torch.float32, torch.float64):
+        A = dt.XRayTransform(dt.Geometry.from_angles([0.0, 1.0], 0.3, (4, 4, 4), (4, 4)))
+        x = torch.ones(4, 4, 4, 3, dtype=dtype)
+        A.T(A(x))
+        prior = dt.priors.TotalVariation((4, 4, 4), smoothing=0.1)
+        prior.along(x, prior.gradient(x))
+
+
 @pytest.fixture(params=TABLE)
 def name(request):
     """Name of an entry point whose neighbour, if it has one, is installed."""
