@@ -21,6 +21,7 @@ from ddf_tomo import Geometry, SaxsResponse, XRayTransform
 
 OURS, MUMOTT, ASTRA, SKIMAGE = "ours", "MUMOTT", "ASTRA, slice by slice", "scikit-image, slice by slice"
 UPDATES = 5e8
+SLOW = (MUMOTT, SKIMAGE)
 
 
 def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
@@ -57,11 +58,18 @@ def _case(name: str, geometry: Geometry, rounds: int, angles: np.ndarray | None)
         yield require(f"{name}: difference of {SKIMAGE}", difference(_radon(_blob(odd), angles), found), 1e-2)
         forward[SKIMAGE] = lambda: _radon(smooth, angles)
     for way, contestants in (("forward", forward), ("adjoint", adjoint)):
-        timings = in_turn(contestants, rounds)
-        yield from (timings.row(label, f"{name}, {way}") for label in contestants)
-        best = min((label for label in contestants if label != OURS), key=timings.median)
-        yield timings.ratio_row(f"{name}, {way}: best peer ({best}) / ours", best, OURS, at_least=1.5)
-        rate = volume.size * len(geometry) / timings.median(OURS)
+        # Minutes a call are timed once: called before, for the comparison, they have compiled.
+        quick = {label: call for label, call in contestants.items() if label not in SLOW}
+        timings = in_turn(quick, rounds)
+        once = in_turn({label: call for label, call in contestants.items() if label not in quick}, 1, warm_up=False)
+        yield from (timings.row(label, f"{name}, {way}") for label in quick)
+        yield from (once.row(label, f"{name}, {way}") for label in once.seconds)
+        rates = {label: timings.median(label) for label in quick if label != OURS}
+        rates |= {label: once.median(label) for label in once.seconds}
+        best = min(rates, key=lambda label: rates[label])
+        ours = timings.median(OURS)
+        yield Row(f"{name}, {way}: best peer ({best}) / ours", rates[best] / ours, "×", at_least=1.5)
+        rate = volume.size * len(geometry) / ours
         yield Row(f"{name}, {way}: voxel updates a second", rate, "1/s", at_least=UPDATES)
 
 
