@@ -16,10 +16,9 @@ from ddf_tomo.operators.backends import BACKENDS
 __all__ = ["choose_backend"]
 
 # Updates (voxels × channels × views) a second for 1, 6 and 15 channels, the slower of both directions: 64³ voxels,
-# float32, on two cores of an AMD EPYC, November 2026. The machine was busy: these are the fewest seconds of CPU time in
-# eight runs of one thread (reference: two), and for numba twice the speed that follows.
+# float32, two cores of an AMD EPYC, November 2026, best of nine rounds (numba: benchmarks/results; reference: by hand).
 MEASURED: dict[tuple[str, str], dict[int, float]] = {
-    ("numba", "cpu"): {1: 8.2e8, 6: 2.6e9, 15: 3.4e9},
+    ("numba", "cpu"): {1: 8.5e8, 6: 3.0e9, 15: 5.0e9},
     ("reference", "cpu"): {1: 7.4e6, 6: 3.1e7, 15: 5.6e7},
 }
 # Where nothing has been measured, the first of these that runs.
