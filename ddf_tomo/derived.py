@@ -317,6 +317,8 @@ def angle_between(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     check_shape(a.shape[-1:], "first (last axis)", (3,))
     check_shape(b.shape[-1:], "second (last axis)", (3,))
     check_broadcast(a.shape, b.shape, "second")
+    # Lengths do not matter, and squares of large or small ones leave their range.
+    a, b = (v / np.where((size := np.abs(v).max(axis=-1, keepdims=True, initial=0)) > 0, size, 1) for v in (a, b))
     # atan2 of |a × b| and |a · b| keeps small angles, which arccos of a rounded cosine loses.
     result: Any = np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), np.abs((a * b).sum(axis=-1)))
     return np.asarray(result)

@@ -102,6 +102,7 @@ def mean_gram(A: LinearOperator, weights: Any = None) -> tuple[NDArray[np.float6
     if weights is None:
         return np.einsum("vma,vmb->vab", matrix, matrix), True
     given = as_tensor(weights, "weights").detach().cpu()
+    given = given if given.is_floating_point() else given.double()  # torch compares no uint64
     shape = (*A.range_shape[:-1], matrix.shape[1])
     if not broadcasts(given.shape, shape):
         expected = f"a shape that broadcasts to ({shape_text(shape)})"

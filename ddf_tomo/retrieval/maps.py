@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, message, number
+from ddf_tomo._checks import check_shape, dense, message, number
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 
 Array = NDArray[Any] | Tensor
@@ -99,6 +99,8 @@ class Maps:
             if field.name not in OPTIONAL:
                 if not isinstance(value, np.ndarray | Tensor):
                     raise TypeError(message(field.name, "a numpy array or torch tensor", type(value).__name__))
+                if isinstance(value, Tensor):
+                    dense(value, field.name)
                 kind = str(value.dtype).removeprefix("torch.")
                 if (kind == "bool") != (field.name == "valid") or not kind.startswith(("bool", "float", "int", "uint")):
                     expected = "true and false" if field.name == "valid" else "real numbers"

@@ -73,8 +73,8 @@ def multiresolution(
     >>> started.residuals[0] < 0.3 * float(A(x).norm())
     True
     """
-    if not callable(solver):
-        raise TypeError(message("solver", "a solver such as ddf_tomo.solvers.cgls", type(solver).__name__))
+    if not callable(solver) or isinstance(solver, type):
+        raise TypeError(message("solver", "a solver such as ddf_tomo.solvers.cgls", repr(solver)))
     if not isinstance(A, (TensorXRayTransform, XRayTransform)):
         raise TypeError(message("A", "a TensorXRayTransform or an XRayTransform", type(A).__name__))
     most = min(*A.geometry.volume_shape, *A.geometry.detector_shape).bit_length()

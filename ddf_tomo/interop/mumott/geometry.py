@@ -172,8 +172,8 @@ def segments(response: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], b
     if response is None:
         return np.zeros(0), np.zeros(1), False
     if hasattr(response, "detector_angles_rad"):
-        angles, two_theta = np.asarray(response.detector_angles_rad), np.atleast_1d(response.two_theta_rad)
-        return angles, two_theta, bool(response.full_circle)
+        two_theta = np.atleast_1d(getattr(response, "two_theta_rad", 0.0))  # tensors have none
+        return np.asarray(response.detector_angles_rad), two_theta, bool(getattr(response, "full_circle", False))
     return np.arange(response.channels) * np.pi / response.channels, np.zeros(1), False
 
 
