@@ -184,7 +184,8 @@ def weights_from_errors(errors: Any, valid: Any) -> Any:
         )
     where: Any = torch.where if isinstance(errors, torch.Tensor) else np.where
     one = torch.ones_like(errors) if isinstance(errors, torch.Tensor) else np.ones_like(errors)
-    with np.errstate(over="ignore"):  # an error too large to be squared is as good as infinite
+    # An error too large to be squared is as good as infinite; of one too small `Scan` tells.
+    with np.errstate(over="ignore", divide="ignore"):
         return where(counts, 1 / where(counts, errors, one) ** 2, 0 * one)
 
 
@@ -197,7 +198,8 @@ def arrays_from_maps(maps: Any, unit_rad2: float, weighted: bool) -> tuple[Any, 
     if len(sizes) > 1:
         raise ValueError(message("maps.pixel_size_m", "one pixel size in all maps", sorted(map(str, sizes))))
     scattering = [part.scattering() for part in parts]
-    theta, sigma = (join([by_view(pair[i], 4) for pair in scattering]) / unit_rad2 for i in range(2))
+    with np.errstate(over="ignore"):
+        theta, sigma = (join([by_view(pair[i], 4) for pair in scattering]) / unit_rad2 for i in range(2))
     valid = join([by_view(part.valid, 3) for part in parts])
     weights = weights_from_errors(sigma, valid) if weighted else valid
     return theta, weights, join([by_view(part.transmission, 3) for part in parts]), parts[0].pixel_size_m

@@ -71,7 +71,7 @@ class LinearOperator(ABC):
         if isinstance(x, torch.Tensor):
             return self._apply(self._checked(x))
         tensor = as_tensor(x)
-        return self._apply(self._checked(tensor)).numpy()
+        return self._apply(self._checked(tensor)).detach().numpy()  # weights may want gradients
 
     def _checked(self, x: torch.Tensor) -> torch.Tensor:
         if x.layout != torch.strided:

@@ -6,7 +6,7 @@ Large structures converge slowly on a fine grid, and cost an eighth of the voxel
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import isfunction
+from inspect import isfunction, signature
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def multiresolution(
     >>> started.residuals[0] < 0.3 * float(A(x).norm())
     True
     """
-    if not callable(solver) or isinstance(solver, type):
+    if not _solves(solver):
         raise TypeError(message("solver", "a solver such as ddf_tomo.solvers.cgls", repr(solver)))
     if not isinstance(A, (TensorXRayTransform, XRayTransform)):
         raise TypeError(message("A", "a TensorXRayTransform or an XRayTransform", type(A).__name__))
@@ -90,6 +90,17 @@ def multiresolution(
         start = refined(found.x, A.geometry.volume_shape)
     chosen = {n: option(A) if n != "callback" and isfunction(option) else option for n, option in options.items()}
     return solver(A, misfit.y, weights=misfit.weights, x0=start, **chosen)
+
+
+def _solves(solver: Any) -> bool:
+    """Whether it takes what every solver of the package takes."""
+    if not callable(solver) or isinstance(solver, type):
+        return False
+    try:
+        parameters = signature(solver).parameters
+    except (TypeError, ValueError):
+        return False
+    return {"weights", "x0"} <= set(parameters) or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def coarser(A: Any) -> Any:
