@@ -167,8 +167,6 @@ class Plan:
             raise ValueError(
                 message("start", "None for data on the disk", repr(self.start), "Scan.in_memory() gets them")
             )
-        if scan.streams and self.start is not None:
-            raise ValueError(message("start", "None for data on the disk", repr(self.start)))
         shortest = min(*scan.geometry.volume_shape, *scan.geometry.detector_shape)
         if 2 ** (self.levels - 1) > shortest:
             expected = f"at most {shortest.bit_length()} for {shortest} voxels or pixels"
