@@ -411,12 +411,15 @@ def adjoint_bricks(
                     u = u_corner + row * view[7] + first * view[8]
                     w = w_corner + row * view[11] + first * view[12]
                     _strip(False, lanes, brick, shape, view, u, w, padded, line, 0, last - first, places, weights)
-        for s in range(min(SLICES, sizes[0] - first_slice)):
+        # Where the brick ends along the axis that is contiguous in memory, what follows may be another thread's.
+        along_slices, full = strides[0] == 1, min(SLICES, sizes[0] - first_slice)
+        for s in range(full):
             for u in range(size_u):
                 for w in range(size_w):
                     here = s * shape[0] + (u + BELOW) * stride_u + (w + BELOW) * stride_w
                     there = (first_slice + s) * strides[0] + (u0 + u) * strides[1] + (w0 + w) * strides[2]
-                    _unpad(brick, here, volume, there * in_all + from_channel, one, channels, w == size_w - 1)
+                    is_last = s == full - 1 if along_slices else w == size_w - 1
+                    _unpad(brick, here, volume, there * in_all + from_channel, one, channels, is_last)
 
 
 @njit(inline="always")
