@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddf_tomo._checks import message
 from ddf_tomo._threads import in_parallel
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.backends.table import is_axial, one_slice, view_table
@@ -18,7 +19,8 @@ from ddf_tomo.operators.backends.table import is_axial, one_slice, view_table
 # Measured on two cores with 1 MiB of second-level cache each: flat from half of these to twice as much.
 SLAB_BYTES = 8 * 2**20  # shared by all threads: fits the last cache
 BRICK_BYTES = 768 * 2**10  # of each thread: fits the cache of its core
-MOST_CHANNELS = 128  # of one pass
+MOST_CHANNELS = 128  # of one pass, and
+LARGEST_SLAB = 32 * 2**20  # bytes of the fewest slices that a pass copies, if 16 channels do not need more
 ROWS_A_TILE = 8
 SMALLEST_BRICK = 8
 
@@ -77,11 +79,14 @@ class Projector:
         table = self._table[views]
         for axis in range(3):
             chosen = np.flatnonzero(self._main_axis[views] == axis)
-            for first in range(0, channels if chosen.size else 0, MOST_CHANNELS):
-                count = min(MOST_CHANNELS, channels - first)
+            if not chosen.size:
+                continue
+            numbers = [int(n) for n in table[chosen[0], :6]]
+            most = self._channels_a_pass(numbers, volume.element_size())
+            for first in range(0, channels, most):
+                count = min(most, channels - first)
                 lanes = 16 if self._is_axial else lanes_for(count)
                 padded = _rounded_up(count, lanes)
-                numbers = [int(n) for n in table[chosen[0], :6]]
                 yield _Pass(
                     sizes=(numbers[0], numbers[1], numbers[2]),
                     strides=(numbers[3], numbers[4], numbers[5]),
@@ -92,6 +97,18 @@ class Projector:
                     views=table,
                     chosen=chosen,
                 )
+
+    def _channels_a_pass(self, numbers: list[int], itemsize: int) -> int:
+        """As many as keep the fewest slices that can be copied in bounds, a multiple of the longest vector."""
+        from ddf_tomo.operators.backends import _numba_kernel as kernel
+
+        _, size_u, size_w, *_ = numbers
+        plane = (size_u + kernel.BORDER) * (1 if self._is_axial else size_w + kernel.BORDER)
+        lanes = kernel.MOST_LANES
+        if plane * kernel.SLICES * lanes >= 2**32:  # places in a part are numbers of 32 bits
+            raise ValueError(message("geometry", "slices of fewer than 33 million voxels", f"{size_u} × {size_w}"))
+        fitting = LARGEST_SLAB // (plane * kernel.SLICES * itemsize) // lanes * lanes
+        return min(max(fitting, lanes), MOST_CHANNELS)
 
 
 @dataclass(frozen=True)
