@@ -172,7 +172,7 @@ def _volume(volume_geometry: Mapping[str, Any]) -> tuple[list[int], np.ndarray, 
     try:
         shape = [int(volume_geometry[f"Grid{axis}Count"]) for axis in ("Slice", "Row", "Col")]
         windows = [[float(options[f"Window{end}{axis}"]) for end in ("Min", "Max")] for axis in "ZYX"]
-    except (KeyError, *NOT_NUMBERS) as error:
+    except (LookupError, *NOT_NUMBERS) as error:
         raise ValueError(message("volume_geometry", "a 3-D volume geometry of ASTRA", repr(error))) from error
     if not min(shape) > 0 or not np.isfinite(windows).all():
         raise ValueError(message("volume_geometry", "voxels, and windows of finite size", f"{shape}, {windows}"))

@@ -41,7 +41,7 @@ class L1(Functional):
         return rounded(z.abs(), self.smoothing).sum()
 
     def proximal(self, z: torch.Tensor, step: float) -> torch.Tensor:
-        return torch.nn.functional.softshrink(z, step)
+        return torch.nn.functional.softshrink(z, min(step, torch.finfo(z.dtype).max))
 
     def curvature(self, z: torch.Tensor) -> torch.Tensor:
         return inverse_of_rounded(z.abs(), self.smoothing)

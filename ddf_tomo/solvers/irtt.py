@@ -105,7 +105,7 @@ def irtt(
         noise_level=noise_level,
         tolerance=tolerance,
         x0=None if x0 is None else to_scaled(misfit_of(A, y, weights).start(x0)),
-        callback=in_tensors if callable(callback) else callback,
+        callback=callback if isinstance(callback, type) or not callable(callback) else in_tensors,
         progress=progress,
         checkpoint=checkpoint,
     )

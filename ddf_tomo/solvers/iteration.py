@@ -111,8 +111,8 @@ def iterate(
     limit = -1.0 if noise_level is None else number(noise_level, "noise_level", low=0.0)
     tolerance = number(tolerance, "tolerance", low=0.0, high=1.0)
     progress = None if progress is None else flag(progress, "progress")
-    if callback is not None and not callable(callback):
-        raise TypeError(message("callback", "a function or None", type(callback).__name__))
+    if callback is not None and (not callable(callback) or isinstance(callback, type)):
+        raise TypeError(message("callback", "a function or None", repr(callback)))
     file = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     problem = {"algorithm": name} | dict(problem)
     residuals, stopped_by = [residual], "noise level" if residual <= limit else "iterations"

@@ -57,9 +57,9 @@ def pdhg(
     weights
         Non-negative weights that broadcast against ``y``, usually inverse variances; zero masks a datum.
     balance
-        Step of the data's dual variables; that of ``x`` is its inverse, in units of ``1 / |W^(1/2) A|²``. Any positive
-        number leads to the same end. The quickest way there is about the share of the data that the solution leaves
-        unexplained: a few per cent. A start ``x0`` from ten iterations of `cgls` saves twenty here.
+        Step of the data's dual variables; that of ``x`` is its inverse, in units of ``1 / |W^(1/2) A|²``. Any number
+        from 1e-9 to 1e9 leads to the same end. The quickest way there is about the share of the data that the solution
+        leaves unexplained: a few per cent. A start ``x0`` from ten iterations of `cgls` saves twenty here.
     subsets
         Into how many subsets the views are divided. More than one: as many subsets are drawn in an iteration, at random
         with replacement, and ``x`` changes after each. Sooner near the solution, later at it; the expected distance to
@@ -92,7 +92,7 @@ def pdhg(
     tensor([0.2000, 0.2000, 3.0000, 3.0000])
     """
     misfit = Misfit(A, y, weights)
-    balance = number(balance, "balance", low=0.0, low_open=True)
+    balance = number(balance, "balance", low=1e-9, high=1e9)  # beyond, steps leave the range of float32
     seed = integer(seed, "seed", high=LARGEST_SEED)
     x, r, residual = misfit.begin(x0)
     terms = Terms(regularisers, x)

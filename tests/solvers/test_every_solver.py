@@ -189,6 +189,7 @@ BAD = [
     ({"noise_level": -1.0}, ValueError, "^noise_level: expected a finite number"),
     ({"tolerance": 2.0}, ValueError, "^tolerance: expected a finite number"),
     ({"callback": 3}, TypeError, "^callback: expected a function or None"),
+    ({"callback": dict}, TypeError, "^callback: expected a function or None"),
     ({"progress": "yes"}, TypeError, "^progress: expected True or False"),
     ({"checkpoint": 3}, TypeError, "^path: expected the path of a file"),
 ]
