@@ -11,14 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, dense, message, number
+from ddf_tomo._checks import check_shape, dense, message, number, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
 
 Array = NDArray[Any] | Tensor
 LAYOUT = "ddf_tomo maps 1"
-CHANNELS = {"displacement": (2,), "displacement_error": (2,), "covariance": (3,), "covariance_error": (3,)}
+CHANNELS: dict[str, tuple[int | None, ...]] = {
+    "displacement": (2,),
+    "displacement_error": (2,),
+    "covariance": (3,),
+    "covariance_error": (3,),
+    "error_matrix": (21,),
+    "visibility": (None,),
+    "visibility_error": (None,),
+}
 LENGTHS_M = {"pixel_size_m": (1e-12, 1.0), "distance_m": (1e-6, 1e6)}  # what can be right
-OPTIONAL = tuple(LENGTHS_M)
+MAY_LACK = ("chi2", "error_matrix", "visibility", "visibility_error")  # maps that not every method gives
+AXES = ("azimuths_rad", "correlation_lengths_m")  # of the visibility
+OPTIONAL = (*LENGTHS_M, *MAY_LACK, *AXES)
 
 
 class Direction(NamedTuple):
@@ -66,7 +76,19 @@ class Maps:
     valid : (..., row, column), bool
         False where the mask's pattern is missing or drowned in noise; u, C and background are zero there.
     pixel_size_m, distance_m : float or None
-        In the plane and over the length that relate pixels to angles.
+        In the plane and over the length that relate pixels to angles. Of several distances it is the longest:
+        displacement and covariance are those on its detector.
+    chi2 : (..., row, column) or None
+        Squared residual over its expected noise, a degree of freedom: 1 where the model fits.
+    error_matrix : (..., row, column, 21) or None
+        Upper triangle of the covariance of the estimates (T, u_j, u_k, C_jj, C_jk, C_kk), row by row. Its diagonal
+        holds the squares of the standard errors.
+    visibility, visibility_error : (..., row, column, length · azimuth) or None
+        ``-ln V`` of the blur's Fourier transform, azimuths running fastest, and its standard errors.
+    azimuths_rad : tuple of float or None
+        Azimuths of the visibility, from j towards k.
+    correlation_lengths_m : tuple of float or None
+        Correlation lengths λ d / period of the visibility.
 
     Examples
     --------
@@ -91,12 +113,22 @@ class Maps:
     valid: Array
     pixel_size_m: float | None = None
     distance_m: float | None = None
+    chi2: Array | None = None
+    error_matrix: Array | None = None
+    visibility: Array | None = None
+    visibility_error: Array | None = None
+    azimuths_rad: tuple[float, ...] | None = None
+    correlation_lengths_m: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(getattr(self.transmission, "shape", ()))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in OPTIONAL:
+            if value is None and field.name in OPTIONAL:
+                continue
+            if field.name in AXES:
+                object.__setattr__(self, field.name, tuple(map(float, real_array(value, field.name, (None,)))))
+            elif field.name not in LENGTHS_M:
                 if not isinstance(value, np.ndarray | Tensor):
                     raise TypeError(message(field.name, "a numpy array or torch tensor", type(value).__name__))
                 if isinstance(value, Tensor):
@@ -106,9 +138,18 @@ class Maps:
                     expected = "true and false" if field.name == "valid" else "real numbers"
                     raise TypeError(message(field.name, expected, f"dtype {kind}"))
                 check_shape(tuple(value.shape), field.name, shape + CHANNELS.get(field.name, ()))
-            elif value is not None:
+            else:
                 low, high = LENGTHS_M[field.name]
                 object.__setattr__(self, field.name, number(value, field.name, low=low, high=high))
+        of_visibility = (self.visibility, self.visibility_error, self.azimuths_rad, self.correlation_lengths_m)
+        if any(each is None for each in of_visibility) != all(each is None for each in of_visibility):
+            raise ValueError(
+                message("visibility", "its errors, azimuths and correlation lengths, or none of them", "some")
+            )
+        if self.visibility is not None:
+            channels = len(self.azimuths_rad or ()) * len(self.correlation_lengths_m or ())
+            for name in ("visibility", "visibility_error"):
+                check_shape(tuple(getattr(self, name).shape), name, (*shape, channels))
 
     def __repr__(self) -> str:
         shape = tuple(self.transmission.shape)
@@ -150,10 +191,12 @@ class Maps:
         import h5py
 
         with replaced_when_complete(path) as partial, h5py.File(partial, "w") as file:
-            lengths = {name: getattr(self, name) for name in OPTIONAL}
-            write_header(file, {"layout": LAYOUT} | lengths)
-            for name in (field.name for field in fields(self) if field.name not in OPTIONAL):
+            described = {name: getattr(self, name) for name in (*LENGTHS_M, *AXES)}
+            write_header(file, {"layout": LAYOUT} | described)
+            for name in (field.name for field in fields(self) if field.name not in described):
                 value = getattr(self, name)
+                if value is None:
+                    continue
                 array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
                 file.create_dataset(name, data=array, compression="gzip" if array.size else None)
 
@@ -162,6 +205,7 @@ class Maps:
         """Read what `save` wrote to ``path``, as numpy arrays; anything else raises `ddf_tomo.FileFormatError`."""
         with reading_hdf5(path, "maps") as file:
             header = read_header(file, LAYOUT)
-            values = {f.name: file[f.name][()] for f in fields(cls) if f.name not in OPTIONAL}
-            lengths: Any = {name: header.get(name) for name in OPTIONAL}
-            return cls(**values, **lengths)
+            described: Any = {name: header.get(name) for name in (*LENGTHS_M, *AXES)}
+            names = [f.name for f in fields(cls) if f.name not in described]
+            values = {name: file[name][()] for name in names if name in file or name not in MAY_LACK}
+            return cls(**values, **described)

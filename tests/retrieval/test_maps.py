@@ -64,16 +64,26 @@ def test_angles_need_the_set_up() -> None:
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (0, 3, 4)])
 @pytest.mark.parametrize("kind", [np.asarray, lambda a: torch.tensor(a, requires_grad=a.dtype != bool)])
 def test_file_round_trip(tmp_path: Path, shape: tuple[int, ...], kind) -> None:
-    maps = some(shape, pixel_size_m=1e-6)
-    tensors = Maps(
-        **{f.name: kind(getattr(maps, f.name)) for f in fields(maps) if not f.name.endswith("_m")}, pixel_size_m=1e-6
+    channels = np.arange(float(np.prod(shape, dtype=int) * 4)).reshape(*shape, 4)
+    axes = {"azimuths_rad": (0.0, 1.0), "correlation_lengths_m": (1e-7, 2e-7), "pixel_size_m": 1e-6}
+    maps = some(shape, visibility=channels, visibility_error=channels, chi2=channels[..., 0], **axes)
+    arrays = {f.name: getattr(maps, f.name) for f in fields(maps) if f.name not in axes}
+    Maps(**{name: value if value is None else kind(value) for name, value in arrays.items()}, **axes).save(
+        tmp_path / "maps.h5"
     )
-    tensors.save(tmp_path / "maps.h5")
     again = Maps.load(tmp_path / "maps.h5")
     assert [file.name for file in tmp_path.iterdir()] == ["maps.h5"]
     for field in fields(maps):
-        assert np.array_equal(getattr(again, field.name), getattr(maps, field.name)) or field.name == "distance_m"
-    assert (again.pixel_size_m, again.distance_m) == (1e-6, None)
+        assert np.array_equal(getattr(again, field.name), getattr(maps, field.name))
+    assert (again.distance_m, again.error_matrix, again.azimuths_rad) == (None, None, (0.0, 1.0))
+
+
+def test_visibility_comes_with_its_axes() -> None:
+    channels = np.zeros((3, 4, 2))
+    with pytest.raises(ValueError, match="visibility: expected its errors"):
+        some(visibility=channels)
+    with pytest.raises(ValueError, match="visibility: expected shape"):
+        some(visibility=channels, visibility_error=channels, azimuths_rad=(0.0,), correlation_lengths_m=(1e-7,))
 
 
 def test_foreign_and_broken_files(tmp_path: Path) -> None:
