@@ -127,7 +127,7 @@ def _read(file: Any, angles: str, largest: float) -> MumottFile:
             "projections of different shapes were padded at their far ends and their offsets corrected by +padding/2; "
             "MUMOTT 2.3 corrects by -padding/2, which moves such projections by the padding",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return MumottFile(data, weights, diode, geometry, segments, two_theta, read_header(file))
 
@@ -158,7 +158,7 @@ def _padded_arrays(projections: list[Any], largest: float) -> tuple[Any, Any, An
     has_weights = bool(padding.any()) or any("weights" in p for p in projections)
     has_diode = ["diode" in p for p in projections]
     if any(has_diode) and not all(has_diode):
-        warnings.warn(f"only {sum(has_diode)} of {len(found)} projections have a diode; ignored", stacklevel=5)
+        warnings.warn(f"only {sum(has_diode)} of {len(found)} projections have a diode; ignored", stacklevel=6)
     bytes_needed = math.prod(full) * dtype.itemsize * (2 if has_weights else 1)
 
     def array(name: str, shape: tuple[int, ...]) -> NDArray[Any] | Streamed:
@@ -259,7 +259,7 @@ def _rotations(file: Any, projections: list[Any], unit: str) -> NDArray[np.float
         warnings.warn(
             f"{sum(unknown)} of {len(projections)} projections have neither rotation_matrix nor angles: taken as not "
             "rotated",
-            stacklevel=5,
+            stacklevel=6,
         )
     inner, outer = _in_radians(
         [np.array([0.0 if angle is None else angle for angle in values]) for values in angles],
@@ -287,7 +287,7 @@ def _axes(file: Any, projections: list[Any], name: str, default: tuple[float, ..
         warnings.warn(
             f"{name} of length {max(lengths, key=lambda n: abs(n - 1)):.6g} was normalised; MUMOTT 2.3 would multiply "
             "the angles by its length",
-            stacklevel=6,
+            stacklevel=7,
         )
     return axes
 
@@ -299,7 +299,7 @@ def _in_radians(groups: list[NDArray[Any]], unit: str, names: str) -> list[NDArr
         warnings.warn(
             f"{names}: angles up to {largest:.4g} were taken for degrees, though MUMOTT's unit is radians; "
             "say angles='radians' or angles='degrees' to decide",
-            stacklevel=6,
+            stacklevel=7,
         )
         unit = "degrees"
     return [np.radians(group) if unit == "degrees" else np.asarray(group, float) for group in groups]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ddf_tomo import export
 from ddf_tomo._checks import FileFormatError, check_shape, file_path, flag, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
+from ddf_tomo._response_text import response_from_repr
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
 from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.scan import response_from_repr
 
 LAYOUT = "ddf_tomo reconstruction 1"
 HEADER_NAMES = ("ell_max", "voxel_size_m", "settings", "provenance")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,40 +11,30 @@ import numpy as np
 import torch
 
 from ddf_tomo._checks import (
-    FileFormatError,
     angular_response,
     check_shape,
-    choice,
     flag,
     integer,
     message,
     number,
     sequence_of,
 )
-from ddf_tomo._mumott_file import MumottFile, read_mumott_file, write_mumott_file
-from ddf_tomo._resources import available_memory
-from ddf_tomo._response_text import response_from_repr
 from ddf_tomo._scan_arrays import (
     arrays_from_maps,
-    as_numpy,
     block_sums,
     checked_weights,
     finite_where_it_counts,
     floats,
     join,
-    mask_nonfinite,
     of_views,
-    pieces_of,
     pixels_seen,
     plain,
 )
+from ddf_tomo._scan_files import read_scan, write_scan
+from ddf_tomo._scan_text import scan_text
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators import responses
-
-NONFINITE = ("raise", "mask")
-LARGEST_SHARE = 1 / 6
-"""Of the memory that is free, for data and weights; a solver needs about as much again three times over."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -269,33 +258,7 @@ class Scan:
         FileFormatError
             If the file is truncated, foreign, or lacks what the layout requires; the message names what.
         """
-        choice(nonfinite, "nonfinite", NONFINITE)
-        if in_memory is None:
-            largest = LARGEST_SHARE * available_memory()
-        else:
-            largest = math.inf if flag(in_memory, "in_memory") else 0.0
-        found = read_mumott_file(path, angles, largest)
-        if nonfinite == "mask":
-            mask_nonfinite(found)
-        extras = found.extras
-        try:
-            if "response" in extras:
-                response = response_from_repr(extras["response"])
-            else:
-                response = responses.SaxsResponse(found.detector_angles_rad, two_theta_rad=found.two_theta_rad)
-            provenance = extras.get("provenance", {"source": os.fspath(path)})
-            return cls(
-                found.data,
-                found.geometry,
-                response,
-                weights=found.weights if extras.get("has_weights", True) else None,
-                diode=found.diode if extras.get("has_diode", True) else None,
-                voxel_size_m=extras.get("voxel_size_m"),
-                title=str(extras.get("title", "")),
-                provenance=provenance,
-            )
-        except (TypeError, ValueError, KeyError) as error:
-            raise FileFormatError(f"{os.fspath(path)}: {error}") from error
+        return read_scan(cls, path, angles, nonfinite, in_memory)
 
     # -- values derived from one --------------------------------------------------------------------------------------
 
@@ -384,35 +347,7 @@ class Scan:
         TypeError
             If the response is not one of the package's own.
         """
-        try:
-            stored = response_from_repr(repr(self.response)) == self.response
-        except FileFormatError:
-            stored = False
-        if not stored:
-            raise TypeError(
-                message("response", "one of the package's own responses, to be stored", repr(self.response))
-            )
-        saxs = isinstance(self.response, responses.SaxsResponse)
-        channels = self.data.shape[-1]
-        extras: dict[str, Any] = {
-            "response": repr(self.response),
-            "title": self.title,
-            "provenance": self.provenance,
-            "has_weights": self.weights is not None,
-            "has_diode": self.diode is not None,
-        }
-        if self.voxel_size_m is not None:
-            extras["voxel_size_m"] = self.voxel_size_m
-        contents = MumottFile(
-            _to_write(self.data),
-            None if self.weights is None else _to_write(self.full_weights()),
-            None if self.diode is None else _to_write(self.diode),
-            self.geometry,
-            np.asarray(self.response.detector_angles_rad) if saxs else np.arange(channels) * np.pi / channels,
-            np.atleast_1d(self.response.two_theta_rad).astype(float) if saxs else np.zeros(1),
-            extras,
-        )
-        write_mumott_file(path, contents)
+        write_scan(self, path)
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
@@ -431,37 +366,10 @@ class Scan:
 
     def summary(self) -> str:
         """A few lines for a person: data, weights, units, geometry, where it comes from."""
-        lines = [repr(self), f"title: {self.title}"] if self.title else [repr(self)]
-        low, high, mean, _ = _statistics(self.data)
-        place = ", on disk" if self.streams else ""
-        lines.append(f"data ({as_numpy(self.data[:0]).dtype}{place}): {low:.4g} … {high:.4g}, mean {mean:.4g}")
-        if self.weights is None:
-            lines.append("weights: none")
-        else:
-            low, high, _, masked = _statistics(self.weights)
-            lines.append(f"weights: {low:.4g} … {high:.4g}, {masked:.1%} of them masked")
-        lines.append("voxel size: " + ("unknown" if self.voxel_size_m is None else f"{self.voxel_size_m * 1e6:.4g} µm"))
-        lines.append("diode: " + ("none" if self.diode is None else f"mean {_statistics(self.diode)[2]:.4g}"))
-        lines += [self.geometry.summary(), *(f"{key}: {value}" for key, value in self.provenance.items())]
-        return "\n".join(lines)
+        return scan_text(self)
 
 
 def _angles_of_views(response: Any) -> Any:
     """Sensitivity angles ``(views, channels)`` of a grating that turns with the views, else ``None``."""
     angles = np.array(getattr(response, "sensitivity_angles_rad", ()))
     return angles if angles.ndim == 2 else None
-
-
-def _to_write(array: Any) -> Any:
-    """What is on the disk is copied view by view."""
-    return array if isinstance(array, Streamed) else as_numpy(array)
-
-
-def _statistics(array: Any) -> tuple[float, float, float, float]:
-    """Smallest and largest number, mean, and share of zeros."""
-    low, high, total, zeros, count = math.inf, -math.inf, 0.0, 0, 0
-    for piece in (as_numpy(piece) for _, piece in pieces_of(array)):
-        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-        total, count = total + float(piece.sum(dtype=np.float64)), count + piece.size
-        zeros += int(np.count_nonzero(piece == 0))
-    return low, high, total / count, zeros / count
