@@ -260,8 +260,8 @@ def direction(covariance: Array) -> Array:
 
 def judge(
     problem: Problem,
-    displacement: Any,
-    covariance: Any,
+    displacement: Any = None,
+    covariance: Any = None,
     errors: Any = None,
     limit: Array | None = None,
     margin: int = MARGIN,
@@ -273,40 +273,57 @@ def judge(
     problem
         With the truth.
     displacement, covariance
-        What was found, ``(row, column, 2)`` and ``(row, column, 3)``; a pixel that is not finite counts as missing.
+        What was found, ``(row, column, 2)`` and ``(row, column, 3)``, or None; a pixel that is not finite is missing.
     errors
-        Its standard errors, ``(row, column, 5)``, if the method gives any.
+        Standard errors of both, ``(row, column, 5)``, if the method gives any.
     limit
-        `bound` of the window that the method uses.
+        `bound` of the window that the method uses, of the same shape.
     margin
         Pixels.
     """
     inner = np.s_[margin:-margin, margin:-margin] if margin else np.s_[:, :]
-    found = np.concatenate([np.asarray(displacement, float), np.asarray(covariance, float)], -1)[inner]
-    truth = np.concatenate([problem.displacement, problem.covariance], -1)[inner]
-    there = np.isfinite(found).all(-1)
-    if errors is not None:
-        there &= np.isfinite(np.asarray(errors)[inner]).all(-1)
-    off = (found - truth)[there]
-    figures = {"missing": float(1 - there.mean())}
-    if not there.any():
-        return figures
-    turn = direction(found[there][:, 2:]) - direction(truth[there][:, 2:])
-    trace = truth[there][:, [2, 4]].sum(-1)
-    figures["direction, median"] = float(np.degrees(np.median(np.abs((turn + np.pi / 2) % np.pi - np.pi / 2))))
-    figures["u RMSE"] = float(np.sqrt((off[:, :2] ** 2).sum(-1).mean() / 2))
-    figures["trace C, RMSE"] = float(np.sqrt(np.mean(off[:, [2, 4]].sum(-1) ** 2)))
+    figures = {}
+    for found, truth, first in ((displacement, problem.displacement, 0), (covariance, problem.covariance, 2)):
+        if found is None:
+            continue
+        value, true = np.asarray(found, float)[inner], truth[inner]
+        part = np.s_[..., first : first + true.shape[-1]]
+        error = None if errors is None else np.asarray(errors, float)[inner][part]
+        there = np.isfinite(value).all(-1) & (True if error is None else np.isfinite(error).all(-1))
+        figures["missing"] = max(figures.get("missing", 0.0), float(1 - there.mean()))
+        if not there.any():
+            continue
+        value, true = value[there], true[there]
+        figures |= _displacement_figures(value - true) if first == 0 else _blur_figures(value, true)
+        for n, name in enumerate(NAMES[first : first + true.shape[-1]]):
+            off = value[:, n] - true[:, n]
+            figures[f"{name}, RMSE"] = _rms(off)
+            figures[f"{name}, bias"] = float(off.mean())
+            if limit is not None:
+                figures[f"{name}, RMSE over the bound"] = _rms(off) / _rms(limit[inner][part][there][:, n])
+            if error is not None:
+                pull = np.abs(off) / error[there][:, n]
+                figures[f"{name}, within 1 σ"] = float((pull <= 1).mean())
+                figures[f"{name}, within 1.96 σ"] = float((pull <= 1.96).mean())
+                figures[f"{name}, median σ"] = float(np.median(error[there][:, n]))
+    return figures
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _displacement_figures(off: Array) -> dict[str, float]:
+    return {"u RMSE": _rms(off), "u, median error": float(np.median(np.linalg.norm(off, axis=-1)))}
+
+
+def _blur_figures(found: Array, true: Array) -> dict[str, float]:
+    off, trace = (found - true)[:, [0, 2]].sum(-1), true[:, [0, 2]].sum(-1)
+    figures = {"trace C, RMSE": _rms(off)}
     if (trace > 0).all():
-        figures["trace C, relative RMSE"] = figures["trace C, RMSE"] / float(np.sqrt(np.mean(trace**2)))
-        figures["trace C, RMSE of the ratio"] = float(np.sqrt(np.mean((off[:, [2, 4]].sum(-1) / trace) ** 2)))
-    for n, name in enumerate(NAMES):
-        figures[f"{name}, RMSE"] = float(np.sqrt(np.mean(off[:, n] ** 2)))
-        figures[f"{name}, bias"] = float(off[:, n].mean())
-        if limit is not None:
-            ratio = np.sqrt(np.mean(off[:, n] ** 2) / np.mean(limit[inner][there][:, n] ** 2))
-            figures[f"{name}, RMSE over the bound"] = float(ratio)
-        if errors is not None:
-            pull = np.abs(off[:, n]) / np.asarray(errors, float)[inner][there][:, n]
-            figures[f"{name}, within 1 σ"] = float((pull <= 1).mean())
-            figures[f"{name}, within 1.96 σ"] = float((pull <= 1.96).mean())
+        turn = direction(found) - direction(true)
+        angle = np.abs((turn + np.pi / 2) % np.pi - np.pi / 2)
+        figures["direction, median"] = float(np.degrees(np.median(angle)))
+        figures["trace C, relative RMSE"] = _rms(off / trace)
+        figures["trace C, RMSE over its mean square"] = _rms(off) / _rms(trace)
     return figures
