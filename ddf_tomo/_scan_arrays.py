@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ddf_tomo._checks import NOT_NUMBERS, dense, message, sequence_of
+from ddf_tomo._checks import NOT_NUMBERS, dense, message
 from ddf_tomo._mumott_file import MumottFile
 from ddf_tomo._streamed import Streamed
 
@@ -166,40 +166,3 @@ def block_sums(array: Any, factor: int) -> Any:
     rows, columns = rows // factor, columns // factor
     kept = array[:, : rows * factor, : columns * factor]
     return kept.reshape(views, rows, factor, columns, factor, channels).sum((2, 4))
-
-
-def by_view(array: Any, ndim: int) -> Any:
-    """The array with a first axis of views, which the map of a single view lacks."""
-    return array[None] if array.ndim == ndim - 1 else array
-
-
-def weights_from_errors(errors: Any, valid: Any) -> Any:
-    """Inverse variances ``(views, J, K, channels)``, zero where not valid or where the error is infinite."""
-    counts = valid[..., None] & (errors < np.inf)
-    if bool((counts & ~(errors > 0)).any()) or bool((valid[..., None] & (errors != errors)).any()):
-        raise ValueError(
-            message(
-                "maps.covariance_error", "positive standard errors", "zeros, negative ones or NaN", "weighted=False"
-            )
-        )
-    where: Any = torch.where if isinstance(errors, torch.Tensor) else np.where
-    one = torch.ones_like(errors) if isinstance(errors, torch.Tensor) else np.ones_like(errors)
-    # An error too large to be squared is as good as infinite; of one too small `Scan` tells.
-    with np.errstate(over="ignore", divide="ignore"):
-        return where(counts, 1 / where(counts, errors, one) ** 2, 0 * one)
-
-
-def arrays_from_maps(maps: Any, unit_rad2: float, weighted: bool) -> tuple[Any, Any, Any, float | None]:
-    """Scattering covariances in the unit, weights, transmissions, and the pixel size, of all views."""
-    from ddf_tomo.retrieval.maps import Maps
-
-    parts = [maps] if isinstance(maps, Maps) else sequence_of(Maps, maps, "maps")
-    sizes = {part.pixel_size_m for part in parts}
-    if len(sizes) > 1:
-        raise ValueError(message("maps.pixel_size_m", "one pixel size in all maps", sorted(map(str, sizes))))
-    scattering = [part.scattering() for part in parts]
-    with np.errstate(over="ignore"):
-        theta, sigma = (join([by_view(pair[i], 4) for pair in scattering]) / unit_rad2 for i in range(2))
-    valid = join([by_view(part.valid, 3) for part in parts])
-    weights = weights_from_errors(sigma, valid) if weighted else valid
-    return theta, weights, join([by_view(part.transmission, 3) for part in parts]), parts[0].pixel_size_m

@@ -20,7 +20,6 @@ from ddf_tomo._checks import (
     sequence_of,
 )
 from ddf_tomo._scan_arrays import (
-    arrays_from_maps,
     block_sums,
     checked_weights,
     finite_where_it_counts,
@@ -31,6 +30,7 @@ from ddf_tomo._scan_arrays import (
     plain,
 )
 from ddf_tomo._scan_files import read_scan, write_scan
+from ddf_tomo._scan_maps import Wishes, of_maps
 from ddf_tomo._scan_text import scan_text
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.geometry import Geometry, view_indices
@@ -169,18 +169,24 @@ class Scan:
         maps: Any,
         geometry: Geometry,
         *,
+        quantity: str = "scattering",
         unit_rad2: float = 1e-12,
         weighted: bool = True,
+        exponent: float | None = None,
+        correlation_length_m: float | None = None,
+        propagation: bool = True,
+        air: Any = "columns",
         voxel_size_m: float | None = None,
         title: str = "",
         provenance: Mapping[str, Any] | None = None,
     ) -> Scan:
-        """A second-moment scan from the maps of all views, as `ddf_tomo.retrieval.retrieve` gives them.
+        """A scan from the maps of all views, as `ddf_tomo.retrieval.retrieve` gives them.
 
-        The data are the scattering covariance ``Θ = C (pixel_size/distance)²``, in units of ``unit_rad2``: the default
-        of 1 µrad² brings them near 1, where float32 is at ease. Reconstructed coefficients are then in µrad² per voxel
-        edge: multiply by ``unit_rad2 / voxel_size_m`` for rad²/m. The unit is noted in the provenance. Weights are
-        1/σ² in the same unit, and zero where a map is not valid; transmission becomes the diode.
+        Scattering covariances ``Θ = C (pixel_size/distance)²`` are in units of ``unit_rad2``: the default of 1 µrad²
+        brings them near 1, where float32 is at ease. Reconstructed coefficients are then in µrad² per voxel edge:
+        multiply by ``unit_rad2 / voxel_size_m`` for rad²/m. Attenuation is then per voxel edge, and phase (as ``∫ δ
+        dl`` in a millionth of the edge) a reconstruction of δ in millionths. The unit is noted in the provenance.
+        Weights are 1/σ² in the same unit, and zero where a map is not valid; transmission becomes the diode.
 
         Parameters
         ----------
@@ -188,10 +194,23 @@ class Scan:
             `Maps` of shape ``(views, J, K)``, or a sequence of them, each of one view ``(J, K)`` or of several.
         geometry
             Where each beam and pixel was; maps' rows run along j, columns along k.
+        quantity
+            ``"scattering"``: second moments, for harmonics; ``"rank-two"``: the same after ``2Θ − ½ tr(Θ) 1``, for
+            tensors of rank 2; ``"visibility"``: ``−ln V`` at the azimuths of the maps; ``"attenuation"`` and
+            ``"phase"``: one channel without direction.
         unit_rad2
-            Unit of the data in rad².
+            Unit of second moments in rad².
         weighted
             ``False`` ignores the standard errors and only masks.
+        exponent
+            β of `DirectionalVisibilityResponse`, for ``"visibility"``.
+        correlation_length_m
+            Visibilities of this length only; by default those of all lengths are joined by ``−ln V ∝ ξ^β``.
+        propagation
+            Take ``1 − ∇·u`` out of the transmission: right for maps of one distance. See
+            `ddf_tomo.retrieval.attenuation`.
+        air
+            Where the phase is zero, shape ``(J, K)`` if it is a mask. See `ddf_tomo.retrieval.projected_decrement`.
         voxel_size_m
             Edge of a voxel; the default is the maps' pixel size, which holds in a parallel beam.
         title, provenance
@@ -201,29 +220,33 @@ class Scan:
         ------
         ValueError
             If shapes do not fit, pixel size or distance are missing, pixel sizes differ, a standard error of a valid
-            pixel is not positive, or nothing is valid.
+            pixel is not positive, nothing is valid, or the maps hold no such quantity.
 
         Examples
         --------
         >>> from ddf_tomo.retrieval.maps import Maps
         >>> one, three = np.ones((2, 4, 5)), np.ones((2, 4, 5, 3))
         >>> maps = Maps(one, three[..., :2], three, 0 * one, one, three[..., :2], three, one, one, one > 0, 1e-5, 1.0)
-        >>> scan = Scan.from_maps(maps, Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 5), (4, 5)))
+        >>> geometry = Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 5), (4, 5))
+        >>> scan = Scan.from_maps(maps, geometry)
         >>> float(scan.data[0, 0, 0, 0].round(6)), scan.voxel_size_m  # (10 µrad)² where C is one square pixel
         (100.0, 1e-05)
+        >>> Scan.from_maps(maps, geometry, quantity="attenuation").response
+        IsotropicResponse()
         """
         unit = number(unit_rad2, "unit_rad2", low=0, low_open=True)
-        weighted = flag(weighted, "weighted")
-        theta, weights, transmission, pixel_size_m = arrays_from_maps(maps, unit, weighted)
+        weighted, propagation = flag(weighted, "weighted"), flag(propagation, "propagation")
+        wishes = Wishes(unit, weighted, exponent, correlation_length_m, propagation, air)
+        data, weights, transmission, response, data_unit, pixel_size_m = of_maps(maps, quantity, wishes)
         return cls(
-            theta,
+            data,
             geometry,
-            responses.SecondMomentResponse(),
+            response,
             weights=weights,
             diode=transmission,
             voxel_size_m=pixel_size_m if voxel_size_m is None else voxel_size_m,
             title=title,
-            provenance={"data_unit": f"{unit:g} rad^2", **plain({} if provenance is None else provenance)},
+            provenance={"data_unit": data_unit, **plain({} if provenance is None else provenance)},
         )
 
     @classmethod

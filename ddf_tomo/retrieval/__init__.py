@@ -2,5 +2,15 @@
 
 from ddf_tomo.retrieval.frames import METHODS, retrieve
 from ddf_tomo.retrieval.maps import Direction, Maps
+from ddf_tomo.retrieval.phase import attenuation, integrate_gradient, phase, projected_decrement
 
-__all__ = ["METHODS", "Direction", "Maps", "retrieve"]
+__all__ = [
+    "METHODS",
+    "Direction",
+    "Maps",
+    "attenuation",
+    "integrate_gradient",
+    "phase",
+    "projected_decrement",
+    "retrieve",
+]
