@@ -27,12 +27,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddf_tomo._checks import flag, message, number
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, blur_operators, erode, gaussian_taps, smooth, window_sum
+from ddf_tomo.retrieval.maps import Maps
+from ddf_tomo.retrieval.method import Method, View
 
 MINIMUM_STEPS = 4  # the scatter of fewer says nothing about an error
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
@@ -64,12 +67,6 @@ def _products(images: Tensor) -> Tensor:
 
 def _diagonal(upper: Tensor, size: int) -> Tensor:
     return upper[[n for n, (a, b) in enumerate(_pairs(size)) if a == b]]
-
-
-def halo(window: float, smoothing: float) -> int:
-    """How many rows away a pixel's frames can still touch a result: smoothing, derivatives twice, four windows."""
-    smoothed, gathered = (len(gaussian_taps(sigma)) - 1 for sigma in (smoothing, window))
-    return 2 * smoothed + 3 * DERIVATIVE_REACH + 4 * gathered
 
 
 @dataclass(frozen=True)
@@ -255,3 +252,53 @@ def fit_view(
         torch.where(misfit > 0, misfit / (count - 1), 1).sqrt() * (misfit > 0) / frames.mean,
         found,
     )
+
+
+class _Differential:
+    """The linear retrieval as a method of `ddf_tomo.retrieval.retrieve`."""
+
+    options: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.options = {"window": 3.0, "smoothing": 1.0, "background": True}
+
+    def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        steps, rows, columns = shape[1:]
+        if steps < MINIMUM_STEPS:
+            hint = "Fewer leave no scatter to take errors from"
+            raise ValueError(message("sample", f"at least {MINIMUM_STEPS} mask steps", steps, hint))
+        smoothing = number(options["smoothing"], "smoothing", low=0, high=10)
+        window = number(options["window"], "window", low=0.5, high=max(rows, columns))
+        least = 2 * (len(gaussian_taps(smoothing)) - 1 + DERIVATIVE_REACH) + 1
+        if min(rows, columns) < least:
+            hint = f"Smoothing and derivatives reach over {least // 2} pixels to every side"
+            raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
+        return {"window": window, "smoothing": smoothing, "background": flag(options["background"], "background")}
+
+    def halo(self, options: dict[str, Any]) -> int:
+        """Smoothing, derivatives twice, four windows."""
+        smoothed, gathered = (len(gaussian_taps(options[name])) - 1 for name in ("smoothing", "window"))
+        return 2 * smoothed + 3 * DERIVATIVE_REACH + 4 * gathered
+
+    def passes(self, options: dict[str, Any]) -> int:
+        return PASSES
+
+    def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
+        fit = fit_view(view.sample[0], view.reference[0], view.weights[0].amin(0), tick=tick, **options)
+        nothing = torch.zeros_like(fit.transmission)
+        u, c = slice(0, 2), slice(2, 5)
+        return Maps(
+            transmission=fit.transmission,
+            displacement=fit.unknowns[u].movedim(0, -1),
+            covariance=fit.unknowns[c].movedim(0, -1),
+            background=fit.unknowns[5] if options["background"] else nothing,
+            transmission_error=fit.transmission_error,
+            displacement_error=fit.unknowns_error[u].movedim(0, -1),
+            covariance_error=fit.unknowns_error[c].movedim(0, -1),
+            background_error=fit.unknowns_error[5] if options["background"] else nothing,
+            residual=fit.residual,
+            valid=fit.valid,
+        )
+
+
+METHOD: Method = _Differential()

@@ -110,15 +110,16 @@ def test_views_in_front_share_or_own_a_reference() -> None:
         np.testing.assert_allclose(maps.transmission[0, 1], 0.5 * one.transmission, rtol=1e-3)
 
 
-def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, reference = frames(5, (70, 20), displacement=(0.1, -0.1), covariance=(0.2, 0.1, 0.0), counts=5000)
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, reference = frames(5, (70, 40), displacement=(0.1, -0.1), covariance=(0.2, 0.1, 0.0), counts=5000)
     options = {"window": 1.0, "smoothing": 0.5}
     whole = retrieve(sample, reference, **options)
-    monkeypatch.setattr("ddf_tomo.retrieval.frames.BAND", 20 * 9)
-    banded = retrieve(sample, reference, **options)
+    monkeypatch.setattr("ddf_tomo.retrieval._tiles.PIXELS", 1)
+    monkeypatch.setattr("ddf_tomo.retrieval._tiles.LEAST", 16)
+    tiled = retrieve(sample, reference, **options)
     for name in ("transmission", "covariance", "background", "covariance_error", "transmission_error", "residual"):
-        np.testing.assert_allclose(getattr(banded, name), getattr(whole, name), rtol=1e-9, atol=1e-12, err_msg=name)
-    assert np.array_equal(banded.valid, whole.valid)
+        np.testing.assert_allclose(getattr(tiled, name), getattr(whole, name), rtol=1e-9, atol=1e-12, err_msg=name)
+    assert np.array_equal(tiled.valid, whole.valid)
 
 
 def test_progress_bar_counts_every_step(capsys: pytest.CaptureFixture[str]) -> None:
