@@ -25,6 +25,7 @@ INSTALL_LINES = {
     "triton": 'pip install "triton>=3"',
     "matplotlib": "pip install matplotlib",
     "skimage": "pip install scikit-image",
+    "xraydb": "pip install xraydb",
 }
 
 LARGEST_SEED = 2**63 - 1
