@@ -1,0 +1,62 @@
+"""Frames moved by a displacement that differs from pixel to pixel: cubic B-splines through the pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+EDGE = 8  # pixels until the spline forgets what lies beyond the border: 0.27 a pixel
+SMOOTH_LENGTHS = sorted(2**a * 3**b * 5**c for a in range(15) for b in range(5) for c in range(3))
+
+
+def fast_length(length: int) -> int:
+    """The next length whose Fourier transform is quick."""
+    return next((fast for fast in SMOOTH_LENGTHS if fast >= length), length)
+
+
+def spline_coefficients(frames: Tensor) -> Tensor:
+    """Coefficients of the cubic B-splines that pass through frames ``(n, row, column)``, `EDGE` wider on each side.
+
+    The spline's samples are its coefficients filtered by (1, 4, 1)/6: undone in the Fourier domain
+    [Unser et al. 1993, IEEE Trans. Signal Process. 41, 821].
+    """
+    rows, columns = (fast_length(n + 2 * EDGE) for n in frames.shape[-2:])
+    below, beyond = rows - frames.shape[-2] - EDGE, columns - frames.shape[-1] - EDGE
+    padded = pad(frames, (EDGE, beyond, EDGE, below), mode="replicate")
+    f_j, f_k = frequencies(rows, columns, frames)
+    response = (2 + torch.cos(2 * torch.pi * f_j)) * (2 + torch.cos(2 * torch.pi * f_k)) / 9
+    coefficients = torch.fft.irfft2(torch.fft.rfft2(padded) / response, s=(rows, columns))
+    return coefficients[:, : frames.shape[-2] + 2 * EDGE, : frames.shape[-1] + 2 * EDGE].contiguous()
+
+
+def frequencies(rows: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequencies in cycles a pixel of a real Fourier transform, (row, 1) and (1, column)."""
+    f_j = torch.fft.fftfreq(rows, dtype=like.dtype, device=like.device)[:, None]
+    return f_j, torch.fft.rfftfreq(columns, dtype=like.dtype, device=like.device)[None]
+
+
+def _weights(offset: Tensor) -> list[Tensor]:
+    """Cubic B-splines at the four neighbours of a place ``offset`` (0 … 1) beyond the second of them."""
+    t, s = offset, 1 - offset
+    inner = [2 / 3 - 0.5 * x * x * (2 - x) for x in (t, s)]
+    return [s**3 / 6, *inner, t**3 / 6]
+
+
+def warped(coefficients: Tensor, displacement: Tensor) -> Tensor:
+    """``frames(x − u(x))`` from `spline_coefficients`; ``u`` (2, row, column) in pixels, clamped at the borders."""
+    rows, columns = displacement.shape[-2:]
+    wide = coefficients.shape[-1]
+    places = []
+    for u, length, shape in ((displacement[0], rows, (-1, 1)), (displacement[1], columns, (1, -1))):
+        place = torch.arange(length, dtype=u.dtype, device=u.device).reshape(shape) - u + EDGE
+        places.append(place.clamp(1, length + 2 * EDGE - 3))
+    (row, column) = (place.floor() for place in places)
+    down, across = _weights(places[0] - row), _weights(places[1] - column)
+    corner = ((row - 1).long() * wide + (column - 1).long()).flatten()
+    flat = coefficients.flatten(1)
+    result = torch.zeros(len(flat), rows * columns, dtype=flat.dtype, device=flat.device)
+    for a, left in enumerate(down):
+        for b, right in enumerate(across):
+            result.addcmul_(flat[:, corner + (a * wide + b)], (left * right).flatten())
+    return result.reshape(-1, rows, columns)
