@@ -22,6 +22,7 @@ RESPONSES = (
     "isotropic",
 )
 TILTS = "0,7.5,15,22.5,30,37.5,45"  # those of `ddf_tomo.phantoms.tilt_series`
+MICRORADIANS = 1e-12  # square ones in rad²: the unit of scans from maps
 LARGEST_EDGE = 1024  # a cube of a billion voxels: as many as a phantom can have
 
 
@@ -36,7 +37,10 @@ def simulate(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="HDF5 file for the scan, in MUMOTT's layout.", show_default=False)
+        Path,
+        typer.Option(
+            "-o", "--output", help="HDF5 file for the scan, in MUMOTT's layout, or for the frames.", show_default=False
+        ),
     ],
     truth: Annotated[
         Path | None, typer.Option(metavar="TRUTH.h5", help="Keep the sample too, for ddf-tomo report --truth.")
@@ -66,18 +70,36 @@ def simulate(
     ] = None,
     counts: Annotated[
         float | None,
-        typer.Option(help="Counting noise instead: expected counts at the strongest signal.", show_default=False),
+        typer.Option(
+            help="Counting noise instead: expected counts at the strongest signal; of frames, in the reference.",
+            show_default="2000 for frames",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise: the same number gives the same scan.", min=0)] = 0,
     voxel_size: Annotated[
-        float | None, typer.Option(help="Edge of a voxel in micrometres, noted in the scan.", show_default="unknown")
+        float | None,
+        typer.Option(help="Edge of a voxel in micrometres, noted in the scan.", show_default="unknown; 40 for frames"),
     ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Frames behind a random mask instead of signals: the raw data of a scan.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Frames: positions of the mask.", min=1)] = 12,
+    pixels_per_voxel: Annotated[int, typer.Option(help="Frames: pixels along an edge of a voxel.", min=1)] = 4,
+    distances: Annotated[
+        str, typer.Option(help="Frames: metres from the sample to the detector; several between commas.")
+    ] = "1",
+    blur: Annotated[float, typer.Option(help="Frames: largest entry of the blur covariance, square pixels.")] = 1.0,
+    shift: Annotated[float, typer.Option(help="Frames: largest displacement by refraction, pixels.")] = 0.5,
+    transmission: Annotated[float, typer.Option(help="Frames: lowest transmission of the sample.")] = 0.8,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scan of a sample whose truth is known: to try things out, and to see what a measurement could tell.
 
     The sample is projected on a grid twice as fine as the one of the scan, so that results are no better than measured
     data would give. Then: ddf-tomo reconstruct, and ddf-tomo report with --truth for the errors.
+
+    With --frames, the images themselves: the sample scatters, refracts and absorbs behind a random mask, and photons
+    are counted. An interrupted simulation is taken up by the same command.
     """
     from ddf_tomo._checks import choice, message, number
     from ddf_tomo.phantoms import PHANTOMS
@@ -87,17 +109,26 @@ def simulate(
     if noise is not None and counts is not None:
         raise ValueError(message("noise", "either --noise or --counts", "both"))
     metres = None if voxel_size is None else 1e-6 * number(voxel_size, "voxel_size", low=0, high=1e6, low_open=True)
-    measured = _response(response, segments, exponent)
     geometry = _geometry(size, tilts, views)
     check_folder("output", output)
     check_folder("truth", truth)
+    if frames:
+        if noise is not None:
+            raise ValueError(message("noise", "none, as photons are counted", noise, "Give --counts"))
+        strengths = {"blur": blur, "shift": shift, "transmission": transmission}
+        options: dict[str, Any] = {"pixels_per_voxel": pixels_per_voxel, "steps": steps, "seed": seed}
+        options["voxel_size_m"] = 40e-6 if metres is None else metres
+        options["counts"] = 2000.0 if counts is None else counts
+        tell(_simulate_frames(phantom, geometry, output, truth, distances, strengths, options), as_json)
+        return
+    measured = _response(response, segments, exponent)
     model: dict[str, Any] = {"noise": 0.02 if noise is None else noise}
     if counts is not None:
         model = {"noise_model": "poisson", "counts": counts}
     made = simulate_scan(phantom, geometry, measured, seed=seed, **model)
     made = replace(made, title=f"simulated sample: {phantom}", voxel_size_m=metres)
     if truth is not None:
-        _keep_truth(truth, phantom, made)
+        _keep_truth(truth, phantom, geometry, measured, metres)
     made.write(output)
     data = made.data
     figures: dict[str, Any] = {"views": len(made), "shape": list(data.shape), "response": type(measured).__name__}
@@ -167,21 +198,57 @@ def shared_views(tilts_rad: NDArray[np.float64], views: int) -> list[int]:
     return (counts + 1).tolist()
 
 
-def _keep_truth(path: Path, phantom: str, scan: Any) -> None:
+def _simulate_frames(
+    phantom: str,
+    geometry: Any,
+    output: Path,
+    truth: Path | None,
+    distances: str,
+    strengths: dict[str, float],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Write frames, and the sample in the units in which a reconstruction of them comes out."""
+    from ddf_tomo import SecondMomentResponse
+    from ddf_tomo._checks import number
+    from ddf_tomo.acquisition.frames import simulate_frames
+    from ddf_tomo.acquisition.specimen import phantom_specimen
+
+    lengths = [
+        number(each, "distances", low=0, high=1e6, low_open=True)
+        for each in numbers("distances", distances, float, "metres between commas")
+    ]
+    voxel = options["voxel_size_m"]
+    sizes = {"voxel_size_m": voxel, "pixel_size_m": voxel / options["pixels_per_voxel"], "distance_m": max(lengths)}
+    specimen = phantom_specimen(phantom, geometry, **sizes, **strengths)
+    distance = lengths[0] if len(lengths) == 1 else lengths
+    if truth is not None:
+        values = specimen.scattering(geometry.volume_shape) * (voxel / MICRORADIANS)
+        _keep_truth(truth, phantom, geometry, SecondMomentResponse(), voxel, values)
+    made = simulate_frames(specimen, geometry, output, distance_m=distance, **options)
+    figures = {"views": len(geometry), "shape": list(made.sample.shape), "pixel_size_m": made.pixel_size_m}
+    figures |= {"distance_m": made.distance_m, "counts": options["counts"], "seed": options["seed"]}
+    figures |= {"output": str(output)}
+    return figures | ({} if truth is None else {"truth": str(truth)})
+
+
+def _keep_truth(
+    path: Path, phantom: str, geometry: Any, response: Any, voxel_size_m: float | None, values: Any = None
+) -> None:
     """The sample on the grid of the scan, as a reconstruction that fits it perfectly would be."""
     from ddf_tomo import Reconstruction, __version__
     from ddf_tomo.operators.spherical_harmonics import order_of
     from ddf_tomo.phantoms import PHANTOMS
 
-    true = PHANTOMS[phantom](scan.geometry.volume_shape)
-    of_harmonics = getattr(scan.response, "of_harmonics", True)
-    values = true.coefficients if of_harmonics else true.tensors()
+    of_harmonics = getattr(response, "of_harmonics", True)
+    if values is None:
+        true = PHANTOMS[phantom](geometry.volume_shape)
+        values = true.coefficients if of_harmonics else true.tensors()
     made = Reconstruction(
         values,
         order_of(values.shape[-1]) if of_harmonics else 2,
-        scan.geometry,
-        scan.response,
-        voxel_size_m=scan.voxel_size_m,
+        geometry,
+        response,
+        voxel_size_m=voxel_size_m,
         provenance={"title": f"truth: {phantom}", "sample": phantom, "ddf_tomo": __version__},
     )
     made.save(path)
