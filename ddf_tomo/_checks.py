@@ -25,6 +25,8 @@ INSTALL_LINES = {
     "triton": 'pip install "triton>=3"',
     "matplotlib": "pip install matplotlib",
     "skimage": "pip install scikit-image",
+    "tifffile": "pip install tifffile",
+    "fabio": "pip install fabio",
     "xraydb": "pip install xraydb",
 }
 
