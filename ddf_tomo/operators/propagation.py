@@ -17,7 +17,8 @@ from ddf_tomo._checks import NOT_NUMBERS, check_shape, choice, dense, integer, m
 from ddf_tomo.operators._gaussian import gaussian_blur
 
 BOUNDARIES = ("edge", "zero", "periodic")
-MOST_PAD = 2  # frames on each side, beyond which a larger frame or coarser pixels are the better answer
+MOST_PAD, ALWAYS_PAD = 2, 512  # frames and pixels on each side; beyond both, a larger frame is the better answer
+TAPER = 0.8  # of the band that is kept, where less than all is: from here it fades, so that its end does not ring
 FEWEST_FREQUENCIES = 16  # inside the band of a far field: below, the frame sees less than a period of any of them
 LARGEST_FRAME = 2**28  # pixels, those of the padding too
 
@@ -180,16 +181,17 @@ class FresnelPropagator:
             return self._resolved(length, given)
         if self.boundary == "periodic":
             return 0
-        # Nothing reaches the frame from beyond twice its length, if there is nothing outside.
-        needed = math.ceil(min(travel, length / 2 if self.boundary == "zero" else travel))
-        if needed > MOST_PAD * length:
-            farthest = MOST_PAD * length * 2 * self.pixel_size_m**2 / self.wavelength_m
+        # With nothing outside, what travels more than the frame's length has left it, and can be dropped.
+        needed = math.ceil(min(travel, length) if self.boundary == "zero" else travel)
+        most = max(MOST_PAD * length, ALWAYS_PAD)
+        if needed > most:
+            farthest = most * 2 * self.pixel_size_m**2 / self.wavelength_m
             hint = (
                 f"Details of two pixels travel {travel:.3g} pixels: take a larger frame, coarser pixels, an effective "
                 f"distance up to {farthest:.3g} m, boundary='periodic' for a wave that repeats, or an integer pad, "
                 "which drops what is too fine"
             )
-            raise ValueError(message("pad", f"at most {MOST_PAD * length} pixels on each side", needed, hint))
+            raise ValueError(message("pad", f"at most {most} pixels on each side", needed, hint))
         return self._resolved(length, needed)
 
     def _resolved(self, length: int, pad: int) -> int:
@@ -214,7 +216,11 @@ class FresnelPropagator:
         f = torch.fft.fftfreq(padded, self.pixel_size_m, dtype=torch.float64)
         turns = 0.5 * self.wavelength_m * self.effective_distance_m * f**2
         transfer = torch.polar(torch.ones_like(f), -2 * math.pi * (turns - turns.round()))
-        return transfer * (f.abs() <= self._cutoff(padded, pad) * (1 + 1e-12))
+        cutoff = self._cutoff(padded, pad)
+        if cutoff * 2 * self.pixel_size_m >= 1 - 1e-12:
+            return transfer
+        fading = ((f.abs() / cutoff - TAPER) / (1 - TAPER)).clamp(0, 1)
+        return transfer * torch.cos(0.5 * math.pi * fading) ** 2
 
     def _places(self, device: torch.device) -> list[Tensor]:
         """For each pixel of the padded frame the one of the frame whose value it has."""
