@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ddf_tomo import export
 from ddf_tomo._checks import FileFormatError, check_shape, file_path, flag, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete, write_header
+from ddf_tomo._geometry_file import read_geometry, write_geometry
 from ddf_tomo._response_text import response_from_repr
 from ddf_tomo.derived import Derived, derive
-from ddf_tomo.geometry import ARRAYS, Geometry
+from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.tensor import TensorXRayTransform
 
@@ -48,6 +49,9 @@ class Reconstruction:
         remained as residual.
     provenance
         Where the data came from, version, time.
+    scalars
+        Volumes without direction on the same grid, ``(x, y, z)``, by name: attenuation and refractive decrement, which
+        dark-field frames tell as well (`ddf_tomo.map_series.MapSeries`).
     """
 
     coefficients: NDArray[Any]
@@ -58,6 +62,7 @@ class Reconstruction:
     voxel_size_m: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         given, shape = self.coefficients, (None,) * 4
@@ -67,6 +72,9 @@ class Reconstruction:
             object.__setattr__(self, "coefficients", real_array(given, "coefficients", shape))
         if self.voxel_size_m is not None:
             object.__setattr__(self, "voxel_size_m", number(self.voxel_size_m, "voxel_size_m", low=0, low_open=True))
+        of_kind(Mapping, self.scalars, "scalars", "a mapping of names to volumes")
+        for name, volume in self.scalars.items():
+            real_array(volume, f"scalars[{name!r}]", self.coefficients.shape[:3])
         for name in ("settings", "provenance"):
             of_kind(Mapping, getattr(self, name), name, "a mapping of names to texts and numbers")
         real_array(self.residuals, "residuals", (None,), finite=False)
@@ -150,7 +158,7 @@ class Reconstruction:
             notes = {name: getattr(self, name) for name in HEADER_NAMES}
             export.write_mumott_result(target, harmonics, iterations=max(0, len(self.residuals) - 1), notes=notes)
         elif kind == "vti":
-            export.write_vti(target, export.display_arrays(self.derived(), shown), spacing)
+            export.write_vti(target, export.display_arrays(self.derived(), shown) | dict(self.scalars), spacing)
         else:
             try:
                 response_from_repr(repr(self.response))
@@ -159,7 +167,7 @@ class Reconstruction:
                 raise TypeError(message("response", expected, repr(self.response))) from error
             self.derived()  # fails, if it does, before there is a file
             if kind == "xdmf":
-                arrays = export.display_arrays(self.derived(), shown)
+                arrays = export.display_arrays(self.derived(), shown) | dict(self.scalars)
                 export.write_xdmf(target, arrays, spacing, contents=self._write)
             else:
                 with replaced_when_complete(target) as partial, h5py.File(partial, "w") as file:
@@ -171,10 +179,9 @@ class Reconstruction:
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         file.create_dataset("coefficients", data=self.coefficients, **packed)
         file["residuals"] = np.asarray(self.residuals, np.float64)
-        for name in ARRAYS:
-            file[f"geometry/{name}"] = getattr(self.geometry, name)
-        for name in ("volume_shape", "detector_shape"):
-            file[f"geometry/{name}"] = np.array(getattr(self.geometry, name))
+        write_geometry(file, self.geometry)
+        for name, volume in self.scalars.items():
+            file.create_dataset(f"scalars/{name}", data=volume, **packed)
         derived = self.derived()
         for name in STORED:
             file.create_dataset(f"derived/{name}", data=export.single(getattr(derived, name)), **packed)
@@ -207,8 +214,7 @@ class Reconstruction:
         path = path.with_suffix(".h5") if path.suffix.lower() == ".xdmf" else path
         with reading_hdf5(path, "a reconstruction") as file:
             header = read_header(file, LAYOUT)
-            parts: Any = (file[f"geometry/{name}"][()] for name in (*ARRAYS, "volume_shape", "detector_shape"))
-            geometry = Geometry(*parts)
+            geometry = read_geometry(file)
             values = {name: header[name] for name in HEADER_NAMES}
             stored = file["coefficients"]
             shape = (*geometry.volume_shape, None)
@@ -218,6 +224,7 @@ class Reconstruction:
                 geometry=geometry,
                 response=response_from_repr(header["response"]),
                 residuals=tuple(float(value) for value in file["residuals"][()]),
+                scalars={name: volume[()] for name, volume in file.get("scalars", {}).items()},
                 **values,
             )
 
@@ -235,7 +242,7 @@ class Reconstruction:
         derived = self.derived()
         share = f"{np.count_nonzero(derived.valid) / max(1, derived.valid.size):.1%} of the voxels hold sample"
         anisotropy = f"median fractional anisotropy there {_median(derived.fractional_anisotropy[derived.valid]):.3f}"
-        lines = [repr(self), f"{share}, {anisotropy}"]
+        lines = [repr(self), f"{share}, {anisotropy}", *(["also: " + ", ".join(self.scalars)] if self.scalars else [])]
         return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.settings.items())])
 
 

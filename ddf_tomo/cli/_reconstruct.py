@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ddf_tomo.cli._app import Angles, AsJson, app, auto_or, check_folder, given, tell
+from ddf_tomo.cli._measured import Exponent, Quantity, read_measured
 
 BRACES = "{}"
 
@@ -21,7 +22,8 @@ def reconstruct(
         list[Path],
         typer.Argument(
             metavar="SCAN.h5...",
-            help="Scan in MUMOTT's HDF5 layout; or several (q-bins, energies), each starting from the one before.",
+            help="Scan in MUMOTT's HDF5 layout; or several (q-bins, energies), each starting from the one before; or"
+            " the maps that ddf-tomo retrieve made of a whole scan.",
             show_default=False,
         ),
     ],
@@ -83,6 +85,11 @@ def reconstruct(
         ),
     ] = None,
     no_checkpoint: Annotated[bool, typer.Option("--no-checkpoint", help="Keep no state on the disk.")] = False,
+    quantity: Quantity = None,
+    exponent: Exponent = None,
+    no_scalars: Annotated[
+        bool, typer.Option("--no-scalars", help="Of maps: leave attenuation and refractive decrement out.")
+    ] = False,
     binning: Annotated[int, typer.Option(help="Average this many pixels in each direction first.", min=1)] = 1,
     angles: Angles = "auto",
     mask: Annotated[bool, typer.Option("--mask", help="Leave out NaN and infinite data instead of refusing.")] = False,
@@ -94,7 +101,7 @@ def reconstruct(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a scan into a volume that holds a direction-resolved scattering function in every voxel.
+    """Turn a scan, or maps, into a volume that holds a direction-resolved scattering function in every voxel.
 
     The file written also holds what is derived from it: mean, anisotropy and principal directions. With --report a page
     for the browser shows the result, how well it fits the data, and what to be wary of. What was interrupted goes on
@@ -114,18 +121,29 @@ def reconstruct(
     reports = [] if report is None else _named("report", report, scans)
     format_of(output, format)  # an unknown suffix shall be told before the work, too
     state = None if no_checkpoint else checkpoint or output.with_name(output.name + ".checkpoint")
-    measured = [ddf_tomo.Scan.read(scan, angles=angles, nonfinite="mask" if mask else "raise") for scan in scans]
-    measured = measured if binning == 1 else [scan.binned(binning) for scan in measured]
-    with _kept(state):
-        asked = measured[0] if len(measured) == 1 else measured
-        found = ddf_tomo.reconstruct(asked, method=method, checkpoint=state, **options)
-        results = [found] if len(measured) == 1 else found
-        for result, path in zip(results, outputs, strict=True):
-            result.save(path, format)
+    measured = [read_measured(scan, angles, mask) for scan in scans]
+    if len(measured) == 1 and not isinstance(measured[0], ddf_tomo.Scan):
+        chosen = quantity or ("rank-two" if method == "irtt" else "scattering")
+        wishes: dict[str, Any] = {"of_maps": given(exponent=exponent), "binning": binning}
+        wishes |= {"scalars": ()} if no_scalars else {}
+        with _kept(state):
+            results = [measured[0].reconstruct(chosen, method=method, checkpoint=state, **wishes, **options)]
+            results[0].save(outputs[0], format)
+        measured = [measured[0].scan(chosen, **given(exponent=exponent))]
+    else:
+        _refuse_for_scans(measured, quantity=quantity, exponent=exponent, no_scalars=no_scalars or None)
+        measured = measured if binning == 1 else [scan.binned(binning) for scan in measured]
+        with _kept(state):
+            asked = measured[0] if len(measured) == 1 else measured
+            found = ddf_tomo.reconstruct(asked, method=method, checkpoint=state, **options)
+            results = [found] if len(measured) == 1 else found
+            for result, path in zip(results, outputs, strict=True):
+                result.save(path, format)
     told: list[dict[str, Any]] = []
     for place, result in enumerate(results):
         figures = {"views": len(measured[place]), "shape": list(result.coefficients.shape), "ell_max": result.ell_max}
-        figures |= dict(result.settings) | {"output": str(outputs[place])}
+        figures |= dict(result.settings) | ({"scalars": ", ".join(result.scalars)} if result.scalars else {})
+        figures |= {"output": str(outputs[place])}
         if reports:
             from ddf_tomo.report import write_report
 
@@ -138,6 +156,18 @@ def reconstruct(
         for place, figures in enumerate(told):
             print(end="\n" if place else "")
             tell(figures, as_json)
+
+
+def _refuse_for_scans(measured: list[Any], **options: Any) -> None:
+    """Options of maps do not go with scans, and maps do not go with others."""
+    from ddf_tomo import Scan
+    from ddf_tomo._checks import message
+
+    if not all(isinstance(each, Scan) for each in measured):
+        raise ValueError(message("scans", "one file of maps, or scans", f"{len(measured)} files, some of maps"))
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(message(name, "a file of maps, from ddf-tomo retrieve", "a scan"))
 
 
 def _named(option: str, pattern: Path, scans: list[Path]) -> list[Path]:

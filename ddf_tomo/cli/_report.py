@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ddf_tomo.cli._app import Angles, AsJson, app, check_folder, tell
+from ddf_tomo.cli._measured import read_measured, scan_of_maps
 
 
 @app.command(short_help="Turn a volume into a page to look at and to send.")
@@ -21,7 +22,10 @@ def report(
     ] = None,
     scan: Annotated[
         Path | None,
-        typer.Option(metavar="SCAN.h5", help="The scan it was made of: shows how well the volume explains the data."),
+        typer.Option(
+            metavar="SCAN.h5",
+            help="The scan or the maps it was made of: shows how well the volume explains the data.",
+        ),
     ] = None,
     truth: Annotated[
         Path | None,
@@ -42,7 +46,9 @@ def report(
     page = volume.with_suffix(".html") if output is None else output
     check_folder("output", page)
     made = Reconstruction.load(volume)
-    measured = None if scan is None else Scan.read(scan, angles=angles, nonfinite="mask")
+    measured = None if scan is None else read_measured(scan, angles, mask=True)
+    if measured is not None and not isinstance(measured, Scan):
+        measured = scan_of_maps(measured, made)
     true = None if truth is None else Reconstruction.load(truth)
     warned = write_report(made, page, scan=measured, truth=true, title=title)
     figures: dict[str, Any] = {"warnings": list(warned)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,44 +11,157 @@ import typer
 
 from ddf_tomo.cli._app import AsJson, app, check_folder, given, tell
 
+MANIFEST = ".toml"
+
 
 @app.command(short_help="Turn images through a mask into dark-field maps.")
 def retrieve(
     frames: Annotated[
         Path,
         typer.Argument(
-            metavar="FRAMES.h5",
-            help="HDF5 file with the datasets 'sample' and 'reference' (mask position, row, column).",
+            metavar="SCAN.toml|FRAMES.h5",
+            help="Manifest of a scan (where its frames lie, steps, distances, angles: see the manual), or an HDF5 file"
+            " with the datasets 'sample' and 'reference' (mask position, row, column).",
             show_default=False,
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file for the maps.", show_default=False)],
-    method: Annotated[str, typer.Option(help="How to compare the images.")] = "differential",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How to compare the images: differential is the quickest, matching the most exact; visibility,"
+            " correlation, periodic."
+        ),
+    ] = "differential",
     window: Annotated[
         float | None,
         typer.Option(
-            help="Standard deviation in pixels of the window over which the blur is taken as constant.",
-            show_default="3",
+            help="Size in pixels of the window over which the blur is taken as constant.",
+            show_default="the method's own",
         ),
     ] = None,
     smoothing: Annotated[
         float | None,
-        typer.Option(help="Standard deviation in pixels of the smoothing against noise.", show_default="1"),
+        typer.Option(
+            help="Standard deviation in pixels of the smoothing against noise.", show_default="the method's own"
+        ),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Another option of the method, such as background=false; may be repeated."
+        ),
+    ] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(help="Only the frames of this distance, in metres.", show_default="all of the manifest"),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="Only some views, counted from 0: first:last:step as in Python.", show_default="all"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda.", show_default="cpu")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to keep finished views in. What was interrupted goes on from there when the same command is"
+            " given again; it is removed when the maps are written.",
+            show_default="OUTPUT.checkpoint",
+        ),
+    ] = None,
+    no_checkpoint: Annotated[bool, typer.Option("--no-checkpoint", help="Keep nothing on the disk.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn images through a mask (sandpaper, membrane, grating) into dark-field maps.
 
-    Gives transmission, displacement and directional blur with their standard errors in every pixel. Pixel size and
-    distance (attributes 'pixel_size_m' and 'distance_m' of the file) turn displacements into angles.
+    Gives transmission, displacement and directional blur with their standard errors in every pixel. A manifest, which
+    describes a whole scan, also brings the angles: ddf-tomo reconstruct then takes the maps as they are. Of a single
+    HDF5 file, pixel size and distance (attributes 'pixel_size_m' and 'distance_m') turn displacements into angles.
     """
     from ddf_tomo.retrieval import retrieve as retrieve_maps
 
-    images = _read_frames(frames)
+    scan = _scan(frames, distance, views) if frames.suffix.lower() == MANIFEST else None
+    if scan is None:
+        _refuse_without_manifest(distance=distance, views=views)
+    images = _read_frames(frames) if scan is None else scan.arguments()
     check_folder("output", output)
-    maps = retrieve_maps(**images, method=method, **given(window=window, smoothing=smoothing))
-    maps.save(output)
+    if frames.exists() and output.exists() and output.samefile(frames):
+        from ddf_tomo._checks import message
+
+        raise ValueError(message("output", "another file than the frames", repr(str(output))))
+    options = given(window=window, smoothing=smoothing, device=device, **_options(option or []))
+    state = None
+    if scan is not None and not no_checkpoint and "checkpoint" in inspect.signature(retrieve_maps).parameters:
+        state = checkpoint or output.with_name(output.name + ".checkpoint")
+        options["checkpoint"] = state
+    maps = retrieve_maps(**images, method=method, **options)
+    if scan is None:
+        maps.save(output)
+    else:
+        from ddf_tomo import __version__
+        from ddf_tomo.map_series import MapSeries
+
+        told = {"manifest": str(frames), "method": method, "ddf_tomo": __version__}
+        MapSeries(maps, scan.geometry, scan.distances_m, scan.energy_kev, scan.title, told).save(output)
+    if state is not None:
+        _remove(state)
     tell(_maps_figures(maps) | {"output": str(output)}, as_json)
+
+
+def _scan(path: Path, distance: float | None, views: str | None) -> Any:
+    """The frames that a manifest describes, those that were asked for."""
+    from ddf_tomo._checks import message
+    from ddf_tomo.manifest import Manifest
+
+    found = Manifest.read(path).frames()
+    if distance is not None:
+        found = found.at_distance(distance)
+    if views is not None:
+        try:
+            parts = [int(part) if part.strip() else None for part in views.split(":")]
+            chosen = slice(*parts) if len(parts) > 1 else slice(parts[0], None if parts[0] == -1 else parts[0] + 1)  # type: ignore[operator]
+        except (TypeError, ValueError) as error:
+            raise ValueError(message("views", "first:last or first:last:step", repr(views))) from error
+        found = found[chosen]
+        if not len(found):
+            raise ValueError(message("views", "at least one view", repr(views)))
+    return found
+
+
+def _refuse_without_manifest(**options: Any) -> None:
+    from ddf_tomo._checks import message
+
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(message(name, "a manifest, which tells what there is", "a file of frames"))
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """Names and values; values as TOML has them, or else texts."""
+    import tomllib
+
+    from ddf_tomo._checks import message
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ValueError(message("option", "NAME=VALUE", repr(pair)))
+        try:
+            found[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            found[name.strip()] = text.strip()
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """What retrieval kept there, and the folder, if nothing else is in it."""
+    from contextlib import suppress
+
+    for file in folder.glob("*.h5"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _read_frames(path: Path) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""Maps of all views of a scan, with where the views were: what retrieval writes and reconstruction reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind
+from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete
+from ddf_tomo._geometry_file import read_geometry, write_geometry
+from ddf_tomo._reconstruct import reconstruct
+from ddf_tomo._scan_maps import DECREMENT_UNIT
+from ddf_tomo.geometry import Geometry
+from ddf_tomo.reconstruction import Reconstruction
+from ddf_tomo.retrieval.maps import LAYOUT, Maps
+from ddf_tomo.scan import Scan
+
+__all__ = ["MapSeries"]
+ENTRY = "series"
+PLANCK_TIMES_C = 1.239841984e-9  # keV m
+SCALARS = ("attenuation", "phase")
+FOR_ALL = ("method", "prior", "weight", "iterations", "positive", "progress", "start", "levels")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MapSeries:
+    """Maps of all views with their geometry.
+
+    Parameters
+    ----------
+    maps
+        Of shape ``(view, row, column)``.
+    geometry
+        Of the views: rows along j, columns along k.
+    distances_m
+        From which they were retrieved: with several, transmission is free of propagation contrast.
+    energy_kev
+        Of the photons, where known.
+    title, provenance
+        As in `Scan`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no maps, or the geometry has another number of views or pixels.
+
+    Examples
+    --------
+    >>> one, three = np.ones((2, 4, 5)), np.ones((2, 4, 5, 3))
+    >>> maps = Maps(one, three[..., :2], three, 0 * one, one, three[..., :2], three, one, one, one > 0, 1e-5, 1.0)
+    >>> series = MapSeries(maps, Geometry.from_angles([0.0, 0.5], 0.0, (4, 4, 5), (4, 5)))
+    >>> series, series.scan("attenuation").response
+    (<MapSeries: 2 views of 4 × 5 pixels>, IsotropicResponse())
+    """
+
+    maps: Maps
+    geometry: Geometry
+    distances_m: tuple[float, ...] = ()
+    energy_kev: float | None = None
+    title: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        of_kind(Maps, self.maps, "maps")
+        of_kind(Geometry, self.geometry, "geometry")
+        of_kind(Mapping, self.provenance, "provenance", "a mapping of names to texts and numbers")
+        of_kind(str, self.title, "title", "a text")
+        check_shape(self.maps.transmission.shape, "maps", (len(self.geometry), *self.geometry.detector_shape))
+        several = tuple(number(each, "distances_m", low=0, low_open=True) for each in self.distances_m)
+        object.__setattr__(self, "distances_m", several)
+        if self.energy_kev is not None:
+            object.__setattr__(self, "energy_kev", number(self.energy_kev, "energy_kev", low=0, low_open=True))
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def __repr__(self) -> str:
+        rows, columns = self.geometry.detector_shape
+        return f"<MapSeries: {len(self)} views of {rows} × {columns} pixels>"
+
+    @property
+    def wavelength_m(self) -> float:
+        """Of the photons; raises ``ValueError`` where the energy is not known."""
+        if self.energy_kev is None:
+            raise ValueError(message("energy_kev", "the energy of the photons", None))
+        return PLANCK_TIMES_C / self.energy_kev
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to HDF5 at ``path``: the layout of `Maps.save`, with the geometry beside; `Maps.load` reads it too.
+
+        Raises
+        ------
+        TypeError
+            If the provenance does not consist of texts and numbers.
+        """
+        import h5py
+
+        told = {name: getattr(self, name) for name in ("distances_m", "energy_kev", "title")}
+        try:
+            text = json.dumps(told | {"provenance": dict(self.provenance)})
+        except (TypeError, ValueError) as error:
+            raise TypeError(message("provenance", "texts and numbers", error)) from error
+        with replaced_when_complete(path) as partial:
+            self.maps.save(partial)
+            with h5py.File(partial, "r+") as file:
+                file[ENTRY] = np.bytes_(text.encode())
+                write_geometry(file, self.geometry)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MapSeries:
+        """Read what `save` wrote to ``path``; anything else raises `ddf_tomo.FileFormatError`."""
+        maps = Maps.load(path)
+        with reading_hdf5(path, "maps of a scan") as file:
+            if ENTRY not in file:
+                hint = "These are maps without angles: ddf-tomo retrieve writes them where a manifest tells the angles"
+                raise FileFormatError(message("path", "maps with their geometry", "maps alone", hint))
+            told = json.loads(file[ENTRY][()])
+            geometry = read_geometry(file)
+            return cls(
+                maps,
+                geometry,
+                tuple(told["distances_m"]),
+                told["energy_kev"],
+                str(told["title"]),
+                told["provenance"],
+            )
+
+    @staticmethod
+    def is_one(path: str | os.PathLike[str]) -> bool:
+        """Whether the file at ``path`` holds maps, of a scan or not."""
+        try:
+            with reading_hdf5(path, "maps") as file:
+                return bool(read_header(file).get("layout") == LAYOUT)
+        except (FileNotFoundError, FileFormatError):
+            return False
+
+    # -- what they become ---------------------------------------------------------------------------------------------
+
+    def scan(self, quantity: str = "scattering", **options: Any) -> Scan:
+        """One of the quantities as a `Scan`.
+
+        Parameters
+        ----------
+        quantity, **options
+            As in `Scan.from_maps`. Whether propagation contrast is in the transmission, and at which sides of the
+            detector there is air, is known here.
+        """
+        known = {"propagation": len(self.distances_m) < 2, "air": self._sides(), "title": self.title}
+        told: dict[str, Any] = dict(self.provenance)
+        if self.energy_kev is not None:
+            told["energy_kev"] = self.energy_kev
+        return Scan.from_maps(self.maps, self.geometry, quantity=quantity, **{**known, "provenance": told, **options})
+
+    def _sides(self) -> str:
+        """The sides that no sample reaches: those along which the rotation axis does not lie."""
+        geometry = self.geometry
+        axis = np.linalg.eigh(np.einsum("va,vb->ab", geometry.p, geometry.p))[1][:, 0]
+        along_rows, along_columns = (np.abs(each @ axis).mean() for each in (geometry.j, geometry.k))
+        return "columns" if along_columns <= along_rows else "rows"
+
+    def reconstruct(
+        self,
+        quantity: str = "scattering",
+        *,
+        scalars: Sequence[str] = SCALARS,
+        binning: int = 1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        of_maps: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Reconstruction:
+        """The tensor volume, and on the same grid the volumes of attenuation and refractive decrement.
+
+        Parameters
+        ----------
+        quantity
+            ``"scattering"``, ``"rank-two"`` or ``"visibility"``, see `Scan.from_maps`.
+        scalars
+            Some of ``"attenuation"`` and ``"phase"``, or none. They become `Reconstruction.scalars`:
+            ``attenuation_per_m`` (``attenuation_per_voxel``, where the voxel's size is not known) and
+            ``refractive_decrement``, δ.
+        binning
+            Pixels that are averaged in each direction first.
+        checkpoint
+            Folder to keep states in, see `reconstruct`.
+        of_maps
+            Options of `Scan.from_maps`, such as ``exponent``.
+        **options
+            Of `reconstruct`; for the scalars those that make sense there.
+
+        Examples
+        --------
+        >>> from ddf_tomo.phantoms import tilt_series
+        >>> geometry = tilt_series((6, 6, 6), tilts_rad=[0.0], views=[12])
+        >>> shape = (12, *geometry.detector_shape)
+        >>> one, three = np.ones(shape), np.ones((*shape, 3))
+        >>> zero = 0 * three[..., :2]
+        >>> maps = Maps(0.9 * one, zero, three, 0 * one, one, 1 + zero, three, one, one, one > 0, 1e-5, 1.0)
+        >>> volume = MapSeries(maps, geometry).reconstruct(prior=None, iterations=2, ell_max=0)
+        >>> sorted(volume.scalars)
+        ['attenuation_per_m', 'refractive_decrement']
+        """
+        wanted = [choice(each, "scalars", SCALARS) for each in ((scalars,) if isinstance(scalars, str) else scalars)]
+        folder = None if checkpoint is None else Path(checkpoint)
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        for_maps = dict(of_maps or {})
+        scans = [self.scan(quantity, **for_maps), *(self.scan(each, **_shared(for_maps)) for each in wanted)]
+        scans = [each.binned(binning) for each in scans]
+        plain = {name: value for name, value in options.items() if name in FOR_ALL}
+        # Tensors have methods and starts of their own; a scalar is quickly found.
+        plain |= {"method": "cg"} if plain.get("method") in ("irtt", "fbp") else {}
+        made = [
+            reconstruct(
+                scan, **(plain if place else options), checkpoint=None if folder is None else folder / str(place)
+            )
+            for place, scan in enumerate(scans)
+        ]
+        volumes = {}
+        for name, volume in zip(wanted, made[1:], strict=True):
+            values = np.asarray(volume.coefficients[..., 0])
+            if name == "phase":
+                edges = float(self.maps.pixel_size_m or 1) / float(volume.voxel_size_m or 1)  # pixels in a voxel's edge
+                volumes["refractive_decrement"] = values * values.dtype.type(DECREMENT_UNIT * edges)
+            elif volume.voxel_size_m is None:
+                volumes["attenuation_per_voxel"] = values
+            else:
+                volumes["attenuation_per_m"] = values / values.dtype.type(volume.voxel_size_m)
+        return replace(made[0], scalars=volumes)
+
+
+def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that scans of scalars have too."""
+    return {
+        name: value for name, value in options.items() if name in ("weighted", "propagation", "air", "voxel_size_m")
+    }
