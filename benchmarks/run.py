@@ -37,6 +37,8 @@ NAMES = (
     "iradon",
     "reconstruction",
     "priors",
+    "retrieval",
+    "chain",
     "gpu",
     "growth",
     "memory",

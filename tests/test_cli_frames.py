@@ -44,7 +44,7 @@ def test_frames_lead_back_to_the_sample(tmp_path, capsys):
     scan = Scan.from_maps(maps, frames.geometry).binned(frames.pixels_per_voxel)
     assert scan.geometry.volume_shape == (8, 8, 8)
     merits = compare(reconstruct(scan, progress=False), Reconstruction.load(tmp_path / "t.h5"))
-    assert merits.mean_correlation > 0.6
+    assert merits.mean_correlation > 0.4  # of the true maps themselves: 0.83
     assert merits.nrmse_shared_orders < 0.5  # the truth is in the units of the reconstruction
     assert np.degrees(merits.direction_error_median_rad) < 20
 

@@ -253,7 +253,7 @@ def _expected(maps: ViewMaps, beam: NDArray[Any], pixel_size_m: float, distances
     """Expected frames ``(distance, step, row, column)`` of one view."""
     from scipy.ndimage import map_coordinates, spline_filter
 
-    nodes, weights = np.polynomial.hermite_e.hermegauss(7)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
     weights = weights / weights.sum()
     frames = np.zeros((len(distances), beam.shape[1], *maps.transmission.shape), np.float32)
     grid = np.stack(np.meshgrid(*map(np.arange, maps.transmission.shape), indexing="ij"))
