@@ -19,6 +19,8 @@ SLOW = NEIGHBOURS | {"matplotlib", "skimage", "numba", "h5py", "scipy", "triton"
 LATE = {"operators.backends._numba_kernel": {"numba", "llvmlite"}, "interop.mumott.basis": {"mumott"}}
 LATE["operators.backends._triton_kernel"] = {"triton"}
 LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
+LATE["operators._slope_kernel"] = {"numba"}
+LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
 LATE["interop.mumott.projector"] = {"mumott"}
 
 
