@@ -1,7 +1,10 @@
 """The physics as linear operators: projectors, angular responses, and what is built from them."""
 
 from ddf_tomo.operators.base import LinearOperator, stack
+from ddf_tomo.operators.blur_kernels import TwoComponentKernel
 from ddf_tomo.operators.checks import check_adjoint, check_linear
+from ddf_tomo.operators.directional_blur import DirectionalBlur
+from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.operators.normal import FastNormal
 from ddf_tomo.operators.observability import Observability, automatic_ell_max, observability
 from ddf_tomo.operators.responses import (
@@ -16,15 +19,18 @@ from ddf_tomo.operators.responses import (
 )
 from ddf_tomo.operators.slabs import SlabwiseXRayTransform
 from ddf_tomo.operators.tensor import TensorXRayTransform
+from ddf_tomo.operators.warp import flux_factor, warp
 from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
 
 __all__ = [
     "AngularResponse",
+    "DirectionalBlur",
     "DirectionalVisibilityResponse",
     "FastNormal",
     "IsotropicResponse",
     "LinearOperator",
+    "ModulatedImaging",
     "Observability",
     "RankTwoResponse",
     "RankTwoSaxsResponse",
@@ -32,12 +38,15 @@ __all__ = [
     "SecondMomentResponse",
     "SlabwiseXRayTransform",
     "TensorXRayTransform",
+    "TwoComponentKernel",
     "VisibilityResponse",
     "XRayTransform",
     "automatic_ell_max",
     "check_adjoint",
     "check_linear",
+    "flux_factor",
     "observability",
     "stack",
+    "warp",
     "wrap",
 ]
