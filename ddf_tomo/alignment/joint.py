@@ -11,6 +11,7 @@ gives way as the views move, so that smooth drifts, which alternating between th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Level:
         self.weights = torch.tensor(as_numpy(scan.full_weights()), dtype=torch.float32)
         self.adjustable = AdjustableXRayTransform(scan.geometry, scan.response, ell_max)
         A = self.transform(torch.zeros(len(scan), 5))
-        one = torch.zeros(A.domain_shape, dtype=torch.float32)
+        one = torch.zeros(*scan.geometry.volume_shape, A.matrix.shape[2])
         one[..., 0] = 1
         self.penalty_weight = smoothness * float((A(one).square() * self.weights).sum()) / one[..., 0].numel()
         self.differences = Differences(scan.geometry.volume_shape)
@@ -160,9 +161,9 @@ class _Joint(LinearOperator):
 
     def __init__(self, at: Linearised) -> None:
         self.at, self.A, self.freedom = at, at.A, at.freedom
-        self.volume_shape: Any = at.A.domain_shape
-        self.voxels = int(torch.Size(self.volume_shape).numel())
-        self.domain_shape = (self.voxels + int(torch.Size(self.freedom.shape).numel()),)
+        self.volume_shape = (*at.A.geometry.volume_shape, at.A.matrix.shape[2])
+        self.voxels = math.prod(self.volume_shape)
+        self.domain_shape = (self.voxels + math.prod(self.freedom.shape),)
         self.range_shape = at.A.range_shape
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """The X-ray transform as a function of where the detector and the sample are, with exact derivatives.
 
-A ray meets slice ``s`` of the volume at ``u = u₀ + row u_a + column u_b + s u_s`` (and ``w`` alike), and its integral is
-``ℓ Σ_s f_s(u, w)`` with bilinear ``f_s`` (Joseph's model, see `XRayTransform`). All that the geometry of a view does is
-to set these nine numbers. Their derivatives need the sums of ``∂f/∂u`` and ``s ∂f/∂u`` along the ray, and the same in
+A ray meets slice ``s`` of the volume at ``u = u₀ + row u_a + column u_b + s u_s`` (and ``w`` alike), and its integral
+is ``ℓ Σ_s f_s(u, w)`` with bilinear ``f_s`` (Joseph's model, see `XRayTransform`). All that the geometry of a view does
+is to set these nine numbers. Their derivatives need the sums of ``∂f/∂u`` and ``s ∂f/∂u`` along the ray, and the same in
 ``w``; whatever moves the view follows by the chain rule. The integrals are piecewise smooth: where a ray passes exactly
 through a voxel's centre, the derivative is the one towards larger coordinates.
 
-A rotation ``Q`` of a view's frame changes its angular response, too. What a turned view sees of a function ``f`` is what
-the view saw of ``f(Q q)``: ``R(Q frame) = R(frame) D(Qᵀ)`` with Wigner's matrices, exactly.
+A rotation ``Q`` of a view's frame changes its angular response, too. What a turned view sees of a function ``f`` is
+what the view saw of ``f(Q q)``: ``R(Q frame) = R(frame) D(Qᵀ)`` with Wigner's matrices, exactly.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def corrected(geometry: Geometry, corrections: ArrayLike | Tensor) -> Geometry:
     """
     values = checked_corrections(corrections, geometry)
     if not values[:, 2:].any():
-        offsets = {"j_offset": geometry.j_offset + values[:, 0], "k_offset": geometry.k_offset + values[:, 1]}
+        offsets: Any = {"j_offset": geometry.j_offset + values[:, 0], "k_offset": geometry.k_offset + values[:, 1]}
         return replace(geometry, **offsets)
     p, j, k, j_offset, k_offset, _ = (part.numpy() for part in _moved(geometry, torch.from_numpy(values)))
     return Geometry(p, j, k, j_offset, k_offset, geometry.volume_shape, geometry.detector_shape)
@@ -123,13 +123,13 @@ class AdjustableXRayTransform:
             Shape ``(views, 5)``, see `corrected`.
         """
         x, corrections = self._volume(x), self._corrections(corrections)
-        *_, j_offset, k_offset, rotation = moved = _moved(self.geometry, corrections)
+        frames = _moved(self.geometry, corrections)
         geometry = corrected(self.geometry, corrections.detach())
-        numbers = _numbers(*moved[:5], geometry)
+        numbers = _numbers(frames, geometry)
         integrals = _Projection.apply(x, numbers, geometry)
         if self.matrix is None:
             return integrals
-        response = self._turned(rotation).to(integrals)
+        response = self._turned(frames[5]).to(integrals)
         return torch.einsum("vmc,vjkc->vjkm", response, integrals)
 
     @torch.no_grad()
@@ -183,14 +183,14 @@ class AdjustableXRayTransform:
         geometry = corrected(self.geometry, corrections)
 
         def numbers(values: Tensor) -> Tensor:
-            return _numbers(*_moved(self.geometry, values)[:5], geometry)
+            return _numbers(_moved(self.geometry, values), geometry)
 
         def response(values: Tensor) -> Tensor:
             return self._turned(_moved(self.geometry, values)[5])
 
         directions = torch.eye(5, dtype=torch.float64)[:, None].expand(5, len(corrections), 5)
         jacobian = [torch.autograd.functional.jvp(numbers, corrections, d)[1] for d in directions[:count]]
-        turning = [] if self.matrix is None else directions[2:count]
+        turning = directions[:0] if self.matrix is None else directions[2:count]
         return torch.stack(jacobian), [torch.autograd.functional.jvp(response, corrections, d)[1] for d in turning]
 
     def _turned(self, rotation: Tensor) -> Tensor:
@@ -245,8 +245,9 @@ def _moved(geometry: Geometry, corrections: Tensor) -> tuple[Tensor, ...]:
     return p, j, k, j_offset, k_offset, rotation
 
 
-def _numbers(p: Tensor, j: Tensor, k: Tensor, j_offset: Tensor, k_offset: Tensor, geometry: Geometry) -> Tensor:
+def _numbers(moved: tuple[Tensor, ...], geometry: Geometry) -> Tensor:
     """The nine numbers of each view (`view_table` from its column 6 on), differentiable; main axes of ``geometry``."""
+    p, j, k, j_offset, k_offset, _ = moved
     sizes = torch.tensor(geometry.volume_shape)
     main = torch.from_numpy(np.abs(geometry.p).argmax(axis=1))
     axes = torch.where(main == 0, 1, 0), torch.where(main == 2, 1, 2)
@@ -316,8 +317,7 @@ def _chain_rule(sums: Tensor, numbers: Tensor, jacobian: Tensor) -> tuple[Tensor
 
     ``jacobian`` holds the derivatives of the nine numbers, ``(parameters, views, 9)``.
     """
-    views, rows, columns = sums.shape[:3]
-    row, column = (torch.arange(n).to(sums) for n in (rows, columns))
+    row, column = (torch.arange(n).to(sums) for n in sums.shape[1:3])
     value, *slopes = sums.unbind(3)
     scale = numbers[:, 8, None, None, None]
     change = jacobian[:, :, 8, None, None, None] * value
