@@ -2,8 +2,8 @@
 
 A ray meets slice ``s`` of the volume at ``u = u₀ + row u_a + column u_b + s u_s`` (and ``w`` alike), and its integral
 is ``ℓ Σ_s f_s(u, w)`` with bilinear ``f_s`` (Joseph's model, see `XRayTransform`). All that the geometry of a view does
-is to set these nine numbers. Their derivatives need the sums of ``∂f/∂u`` and ``s ∂f/∂u`` along the ray, and the same in
-``w``; whatever moves the view follows by the chain rule. The integrals are piecewise smooth: where a ray passes exactly
+is to set these nine numbers. Their derivatives need the sums of ``∂f/∂u`` and ``s ∂f/∂u`` along the ray, and the same
+in ``w``; whatever moves the view follows by the chain rule. The integrals are piecewise smooth: where a ray passes just
 through a voxel's centre, the derivative is the one towards larger coordinates.
 
 A rotation ``Q`` of a view's frame changes its angular response, too. What a turned view sees of a function ``f`` is
