@@ -32,11 +32,13 @@ from ddf_tomo.acquisition.frame_file import LAYOUT, FrameFile, unfinished
 from ddf_tomo.acquisition.specimen import Specimen
 from ddf_tomo.acquisition.speckle import speckle
 from ddf_tomo.geometry import Geometry
+from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.operators.responses import SecondMomentResponse
 from ddf_tomo.operators.spherical_harmonics import order_of
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.operators.xray import XRayTransform
 
+ROUNDING = 1e-4  # of the largest entry: how far below zero float32 sums may leave an eigenvalue
 __all__ = ["ViewMaps", "simulate_frames", "view_maps"]
 
 
@@ -69,6 +71,7 @@ def simulate_frames(
     steps: int = 12,
     mask: Any = None,
     counts: float = 2000.0,
+    kernel: Any = "gaussian",
     detector: Detector | None = None,
     truth: bool = False,
     seed: int = 0,
@@ -101,6 +104,8 @@ def simulate_frames(
         column)`` if it changes with the distance. By default `speckle` of 4.5 pixels and visibility 0.3.
     counts
         Expected counts of the reference, a pixel and step.
+    kernel
+        Of the blur, as in `ddf_tomo.operators.imaging.ModulatedImaging`.
     detector
         By default one that counts photons and does nothing else. Its dark level is taken off the frames that are read.
     truth
@@ -149,7 +154,15 @@ def simulate_frames(
         "pixels_per_voxel": factor,
         "volume_shape": list(fine.volume_shape),
         "detector_shape": list(fine.detector_shape),
-        "details": {"specimen": specimen.name, "counts": counts, "seed": seed, "steps": frame[1], "truth": truth},
+        "details": {
+            "specimen": specimen.name,
+            "counts": counts,
+            "seed": seed,
+            "steps": frame[1],
+            "truth": truth,
+            "kernel": repr(kernel),
+            "detector": repr(camera),
+        },
     }
 
     def recorded(images: NDArray[Any], *stream: int) -> NDArray[Any]:
@@ -159,6 +172,7 @@ def simulate_frames(
     reference = recorded(np.broadcast_to(beam, frame), 0)
     reference = reference if several else reference[0]
     dark = np.broadcast_to(np.asarray(camera.dark, np.float32), fine.detector_shape)
+    model = ModulatedImaging(beam if len(beam) > 1 else beam[0], pixel, distances, kernel)
     part = target.with_name(target.name + ".part")
     with unfinished(part, header, fine, {"reference": reference, "dark": dark}) as (file, first):
         if first < len(fine):
@@ -167,7 +181,7 @@ def simulate_frames(
             with bar:
                 bar.update(first)
                 for view, maps in enumerate(every, first):
-                    drawn = recorded(_expected(maps, beam, pixel, distances), 1, view)
+                    drawn = recorded(_expected(model, maps), 1, view)
                     file["sample"][view] = drawn if several else drawn[0]
                     if truth:
                         unit = distances.max() / pixel
@@ -226,7 +240,7 @@ def view_maps(
             -np.gradient(integrals[0], size, axis=axis) if n > 1 else 0 * integrals[0]
             for axis, n in enumerate(geometry.detector_shape)
         ]
-        maps = np.exp(-integrals[1]), np.stack(refraction, -1), theta
+        maps = np.exp(-integrals[1]), np.stack(refraction, -1), _positive(np.asarray(theta, np.float32))
         yield ViewMaps(*(np.asarray(each, np.float32) for each in maps))
 
 
@@ -249,26 +263,20 @@ def _mask(mask: Any, steps: int, shape: tuple[int, int], distances: int, seed: i
     return images
 
 
-def _expected(maps: ViewMaps, beam: NDArray[Any], pixel_size_m: float, distances: NDArray[Any]) -> NDArray[np.float32]:
+def _expected(model: ModulatedImaging, maps: ViewMaps) -> NDArray[np.float32]:
     """Expected frames ``(distance, step, row, column)`` of one view."""
-    from scipy.ndimage import map_coordinates, spline_filter
-
-    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
-    weights = weights / weights.sum()
-    frames = np.zeros((len(distances), beam.shape[1], *maps.transmission.shape), np.float32)
-    grid = np.stack(np.meshgrid(*map(np.arange, maps.transmission.shape), indexing="ij"))
-    for n, distance in enumerate(distances / pixel_size_m):
-        u = distance * np.moveaxis(maps.refraction.astype(float), -1, 0)
-        jj, jk, kk = distance**2 * np.moveaxis(maps.scattering.astype(float), -1, 0)
-        first = np.sqrt(np.maximum(jj, 1e-12))
-        mixed = jk / first
-        last = np.sqrt(np.maximum(kk - mixed**2, 0))
-        flux = 1 - np.gradient(u[0], axis=0) - np.gradient(u[1], axis=1)
-        for step, image in enumerate(beam[min(n, len(beam) - 1)]):
-            smooth = spline_filter(image.astype(float), mode="mirror")
-            for a, wa in zip(nodes, weights, strict=True):
-                for b, wb in zip(nodes, weights, strict=True):
-                    place = grid - u - np.stack([first * a, mixed * a + last * b])
-                    frames[n, step] += wa * wb * map_coordinates(smooth, place, mode="mirror", prefilter=False)
-        frames[n] *= maps.transmission * np.float32(flux)
+    with torch.no_grad():
+        transmission, refraction, scattering = (torch.from_numpy(each) for each in maps)
+        frames: NDArray[np.float32] = model(transmission, refraction, scattering).numpy()
     return np.maximum(frames, 0)
+
+
+def _positive(theta: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The covariances without what rounding made negative."""
+    jj, jk, kk = np.moveaxis(theta.astype(float), -1, 0)
+    lowest = (jj + kk) / 2 - np.hypot((jj - kk) / 2, jk)
+    if lowest.min() < -ROUNDING * max(float(theta.max()), 0):
+        found = f"a blur with a negative eigenvalue, {lowest.min():.3g} rad²"
+        raise ValueError(message("specimen.scattering", "functions on the sphere that are not negative", found))
+    lift = np.maximum(-lowest, 0)
+    return np.stack([jj + lift, jk, kk + lift], -1).astype(np.float32)
