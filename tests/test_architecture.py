@@ -21,6 +21,7 @@ LATE["operators.backends._triton_kernel"] = {"triton"}
 LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["operators._slope_kernel"] = {"numba"}
 LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
+LATE["retrieval._differential_kernel"] = {"numba"}
 LATE["interop.mumott.projector"] = {"mumott"}
 
 

@@ -16,6 +16,7 @@ OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
 UNINFORMATIVE = 1e-5  # share of a regressor's square that has to differ from step to step
 PASSES = 3  # over the frames
 LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
+MOST_LEVERAGE = 0.9
 COARSEST = 8  # pixels between estimates of a variance; the door's tiles begin at multiples of it
 
 
@@ -89,7 +90,9 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
             entry = fit.scatter[n] * units[a] * units[b]
             n += 1
             if a == b:
-                entry = entry.clamp(min=0) + (0 if a else diluted * lost**2 * (fit.scatter[size] + fit.scatter[2 * size - 1]))
+                entry = entry.clamp(min=0) + (
+                    0 if a else diluted * lost**2 * (fit.scatter[size] + fit.scatter[2 * size - 1])
+                )
                 entry = torch.where(fit.valid, entry, torch.inf)
                 diagonal.append(_root(entry))
             if b < 6:

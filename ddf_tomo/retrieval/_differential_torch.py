@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddf_tomo.retrieval._differential_maps import (
     LEAST_CONTRAST,
+    MOST_LEVERAGE,
     OPAQUE,
     UNINFORMATIVE,
     Fit,
@@ -237,7 +238,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
         heaviness = weight * precision[d] * (_apply(inverse, apart) * apart).sum(0) / size * coarse**2
         leverage = window_sum(torch.where(grid, heaviness, 0)[None], window)[0]
         influence = _apply(inverse, window_sum(apart * residual * weight * precision[d], window))
-        influence = influence / (1 - leverage.clamp(max=0.9))
+        influence = influence / (1 - leverage.clamp(max=MOST_LEVERAGE))
         tug = photons[d] * _over(p * residual * weight, sums[d].pp) - (share * influence).sum(0)
         if background:
             tug = tug + influence[-1]

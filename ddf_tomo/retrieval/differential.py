@@ -28,8 +28,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ddf_tomo._checks import flag, message, number
-from ddf_tomo.retrieval import _differential_torch
+from ddf_tomo.retrieval import _differential_compiled, _differential_torch
 from ddf_tomo.retrieval._differential_maps import PASSES, maps_of
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
 from ddf_tomo.retrieval.maps import Maps
@@ -69,7 +71,10 @@ class _Differential:
         return PASSES
 
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
-        return maps_of(_differential_torch.fit(view, options, tick), view, **options)
+        wanted = torch.is_grad_enabled() and any(each.requires_grad for each in view[:3])
+        compiled = view.sample.device.type == "cpu" and not wanted
+        fit = (_differential_compiled if compiled else _differential_torch).fit(view, options, tick)
+        return maps_of(fit, view, **options)
 
 
 METHOD: Method = _Differential()
