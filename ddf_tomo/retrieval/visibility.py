@@ -250,7 +250,9 @@ class _Pass:
         ratio = (w * self.sample * self.prediction).sum(0) / pp
         self.bright = (ratio > OPAQUE) & fit.used
         self.transmission = torch.where(self.bright, ratio, 1)
-        self.weight = torch.where(self.bright, self.transmission / ((1 + self.transmission) * fit.level), 0)
+        # Pixels that keep more of the pattern would pull the mean of a window towards small blurs.
+        even = torch.exp(2 * amplitudes[0].clamp(0, 2))
+        self.weight = torch.where(self.bright, even * self.transmission / ((1 + self.transmission) * fit.level), 0)
         self._solve(pp)
 
     def _derivatives(self, frame: Tensor) -> Tensor:
