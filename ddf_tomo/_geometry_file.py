@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._files import reading_hdf5
+from ddf_tomo._files import read_header, reading_hdf5
 from ddf_tomo.geometry import ARRAYS, Geometry
 
 GROUP = "geometry"
@@ -23,9 +23,11 @@ def write_geometry(file: Any, geometry: Geometry) -> None:
 
 
 def read_geometry(file: Any) -> Geometry:
-    """Out of the group ``geometry`` of an open file."""
-    parts: Any = (file[f"{GROUP}/{name}"][()] for name in (*ARRAYS, *SHAPES))
-    return Geometry(*parts)
+    """Out of the group ``geometry`` of an open file; shapes may stand in its header, as with simulated frames."""
+    header = read_header(file)
+    shapes: list[Any] = [header[s] if s in header else file[f"{GROUP}/{s}"][()] for s in SHAPES]
+    vectors: Any = (file[f"{GROUP}/{name}"][()] for name in ARRAYS)
+    return Geometry(*vectors, *shapes)
 
 
 def geometry_of_file(path: str | os.PathLike[str]) -> Geometry:

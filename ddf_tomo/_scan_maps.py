@@ -115,12 +115,15 @@ def _attenuation(maps: Maps, wishes: Wishes) -> Channels:
 
 
 def _phase(maps: Maps, wishes: Wishes) -> Channels:
-    """``∫ δ dl``. Its error is that of the refraction angle over one pixel: the integral's own is a little larger."""
+    """``∫ δ dl``. Integration spreads errors: a view has one, that of its refraction angles over one pixel."""
     values = projected_decrement(maps, air=wishes.air, weighted=wishes.weighted) / DECREMENT_UNIT
-    error = maps.refraction_angle()[1]
-    pair = (0.5 * (error[..., 0] ** 2 + error[..., 1] ** 2)) ** 0.5 / DECREMENT_UNIT
+    error = torch.as_tensor(maps.refraction_angle()[1]).detach()
+    of_pixels = ((error[..., 0] ** 2 + error[..., 1] ** 2) / 2).sqrt() / DECREMENT_UNIT
+    known = torch.where(torch.as_tensor(maps.valid), of_pixels, torch.nan)
+    of_views = known.flatten(-2).nanmedian(-1).values[..., None, None].expand(of_pixels.shape)
+    spread: Any = of_views if isinstance(maps.displacement, torch.Tensor) else of_views.numpy()
     unit = f"{DECREMENT_UNIT:g} voxel edges"  # of ∫ δ dl: per edge that is δ itself
-    return Channels(values[..., None], pair[..., None], responses.IsotropicResponse(), unit, "displacement")
+    return Channels(values[..., None], spread[..., None], responses.IsotropicResponse(), unit, "displacement")
 
 
 QUANTITIES: dict[str, Callable[[Maps, Wishes], Channels]] = {

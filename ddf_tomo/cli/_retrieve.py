@@ -12,6 +12,7 @@ import typer
 from ddf_tomo.cli._app import AsJson, app, check_folder, given, tell
 
 MANIFEST = ".toml"
+LENGTHS = {"pixel_size_m": "pixel_size_m", "distances_m": "distance_m"}  # by their names in a file of frames
 
 
 @app.command(short_help="Turn images through a mask into dark-field maps.")
@@ -80,7 +81,8 @@ def retrieve(
     """
     from ddf_tomo.retrieval import retrieve as retrieve_maps
 
-    scan = _scan(frames, distance, views) if frames.suffix.lower() == MANIFEST else None
+    described = _described(frames)
+    scan = None if described is None else _scan(described, distance, views)
     if scan is None:
         _refuse_without_manifest(distance=distance, views=views)
     images = _read_frames(frames) if scan is None else scan.arguments()
@@ -108,12 +110,30 @@ def retrieve(
     tell(_maps_figures(maps) | {"output": str(output)}, as_json)
 
 
-def _scan(path: Path, distance: float | None, views: str | None) -> Any:
-    """The frames that a manifest describes, those that were asked for."""
-    from ddf_tomo._checks import message
+def _described(path: Path) -> Any:
+    """The manifest; for frames with their geometry (simulated ones) one that says so; for frames alone, none."""
+    import h5py
+
     from ddf_tomo.manifest import Manifest
 
-    found = Manifest.read(path).frames()
+    if path.suffix.lower() == MANIFEST:
+        return Manifest.read(path)
+    try:
+        with h5py.File(path) as file:
+            if "geometry" not in file:
+                return None
+            lengths = {name: file.attrs[key] for name, key in LENGTHS.items() if key in file.attrs}
+            inside = {name: f"{path.name}:/{name}" for name in ("sample", "reference", "dark") if name in file}
+    except (OSError, RuntimeError, KeyError):  # told when the frames are read
+        return None
+    return Manifest(**{"sample": "", **inside}, **lengths, geometry=path.name, folder=path.parent)
+
+
+def _scan(manifest: Any, distance: float | None, views: str | None) -> Any:
+    """The frames that a manifest describes, those that were asked for."""
+    from ddf_tomo._checks import message
+
+    found = manifest.frames()
     if distance is not None:
         found = found.at_distance(distance)
     if views is not None:

@@ -84,7 +84,8 @@ def projected_decrement(
         What retrieval gave, with pixel size and distance.
     air
         Where there is no sample, which fixes what a gradient leaves open: ``"columns"``, the first and last sixteenth
-        of the columns; ``"rows"``; a boolean mask ``(..., row, column)``; or ``None``, which brings the mean to zero.
+        of the columns with valid pixels; ``"rows"``; a boolean mask ``(..., row, column)``; or ``None``, which brings
+        the mean to zero.
     air_order
         Total degree (0 to 3) of the polynomial that is taken off so that air reads zero; 1 corrects a drift of the
         mask.
@@ -121,7 +122,7 @@ def projected_decrement(
         sigma = torch.where(trust > 0, errors.detach(), torch.inf)
         trust = (sigma.min() / sigma) ** 2
     found = -integrate_gradient(angles, trust)
-    where = _air(air, tuple(found.shape)) & valid
+    where = _air(air, valid)
     basis = torch.from_numpy(_polynomials(tuple(found.shape[-2:]), 0 if air is None else order)).to(found)
     flat, masks = found.reshape(-1, *found.shape[-2:]), where.reshape(-1, *found.shape[-2:])
     levelled = []
@@ -317,25 +318,26 @@ def _derivative(values: Tensor, errors: Tensor, valid: Tensor, axis: int) -> tup
     return torch.where(known, rise / divisor, 0), torch.where(known, variance / divisor**2, 0)
 
 
-def _air(air: Any, shape: tuple[int, ...]) -> Tensor:
-    """Boolean mask of the maps' shape."""
-    mask = torch.zeros(shape, dtype=torch.bool)
+def _air(air: Any, valid: Tensor) -> Tensor:
+    """Which valid pixels ``(..., row, column)`` hold no sample."""
     if air is None:
-        return ~mask
+        return valid
     if isinstance(air, str):
         if air not in ("columns", "rows"):
             raise ValueError(message("air", "'columns', 'rows', a boolean mask or None", repr(air)))
-        axis = -1 if air == "columns" else -2
-        width = max(1, round(MARGIN * shape[axis]))
-        mask.narrow(axis, 0, width).fill_(True)
-        mask.narrow(axis, shape[axis] - width, width).fill_(True)
-        return mask
+        # Counted from the first row or column that tells something: methods leave a border without result.
+        along = valid.any(-2 if air == "columns" else -1)
+        order = torch.cumsum(along, -1)
+        count = order[..., -1:]
+        width = torch.clamp((MARGIN * count).round(), min=1)
+        margin = along & ((order <= width) | (order > count - width))
+        return valid & (margin.unsqueeze(-2) if air == "columns" else margin.unsqueeze(-1))
     given = real_array(air, "air")
     if np.asarray(air).dtype != np.bool_:
         raise TypeError(message("air", "'columns', 'rows', a boolean mask or None", "numbers"))
-    if given.shape not in (shape, shape[-2:]):
-        check_shape(given.shape, "air", shape)
-    return torch.from_numpy(given > 0).expand(shape)
+    if given.shape not in (tuple(valid.shape), tuple(valid.shape[-2:])):
+        check_shape(given.shape, "air", tuple(valid.shape))
+    return valid & torch.from_numpy(given > 0)
 
 
 def _polynomials(shape: tuple[int, ...], order: int) -> NDArray[np.float64]:
