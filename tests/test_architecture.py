@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 FOUNDATIONS, PROGRAMS = "foundations", "programs"
 NEIGHBOURS = {"mumott", "astra", "tomosipo", "deepinv"}
-SLOW = NEIGHBOURS | {"matplotlib", "skimage", "numba", "h5py", "scipy", "triton", "ts_algorithms"}
+SLOW = NEIGHBOURS | {"matplotlib", "skimage", "numba", "h5py", "scipy", "triton", "ts_algorithms", "tifffile", "fabio"}
 # Imported on first use themselves: a compiled kernel, and classes that derive from a neighbour's.
 LATE = {"operators.backends._numba_kernel": {"numba", "llvmlite"}, "interop.mumott.basis": {"mumott"}}
 LATE["operators.backends._triton_kernel"] = {"triton"}
