@@ -420,12 +420,12 @@ def _spiral_line(size: tuple[int, int], width: float, pitch: float) -> Tensor:
 
 
 def _spiral_discs(size: tuple[int, int], width: float, share: float) -> Tensor:
-    """Discs about ``c √n`` at n golden angles; c makes one disc an area of ``π c²``."""
+    """Discs about ``c √(n + ½)`` at n golden angles; c makes one disc an area of ``π c²``."""
     c = width / (2 * math.sqrt(share))
     reach = math.hypot(*size) / 2 + width
     n = torch.arange(math.ceil((reach / c) ** 2) + 1, dtype=torch.float64)
-    angle = n * GOLDEN_ANGLE_RAD
-    centre = torch.stack([c * n.sqrt() * angle.cos(), c * n.sqrt() * angle.sin()], -1)
+    angle, radius = n * GOLDEN_ANGLE_RAD, c * (n + 0.5).sqrt()
+    centre = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
     centre = centre + torch.tensor([(m - 1) / 2 for m in size], dtype=torch.float64)
     half = math.ceil(width / 2 + 1)
     window = torch.arange(-half, half + 1)

@@ -96,7 +96,8 @@ def test_grids(kind):
 
 @pytest.mark.parametrize(
     ("mask", "order", "shape"),
-    [(ura, p, (p + 2, p)) for p in (3, 5, 11, 29)] + [(hadamard, n, (2**n - 1, 2**n + 1)) for n in (2, 3, 4, 5, 6, 7, 8)],
+    [(ura, p, (p + 2, p)) for p in (3, 5, 11, 29)]
+    + [(hadamard, n, (2**n - 1, 2**n + 1)) for n in (2, 3, 4, 5, 6, 7, 8)],
 )
 def test_the_autocorrelation_is_flat(mask, order, shape):
     pattern = mask(shape, PIXEL, PIXEL, 1.0, order=order).double()

@@ -48,7 +48,9 @@ def test_far_from_edges_electrons_are_free():
 
 def test_densities():
     pytest.importorskip("xraydb", exc_type=ImportError)
-    assert refractive_index("kapton", 25.0).delta == pytest.approx(refractive_index("kapton", 25.0, 1.42).delta, rel=0.02)
+    assert refractive_index("kapton", 25.0).delta == pytest.approx(
+        refractive_index("kapton", 25.0, 1.42).delta, rel=0.02
+    )
     assert refractive_index("Si", 25.0, 4.66).delta == pytest.approx(2 * refractive_index("Si", 25.0, 2.33).delta)
     with pytest.raises(ValueError, match="density_g_cm3: expected the density of 'SiC'"):
         refractive_index("SiC", 25.0)
