@@ -29,7 +29,11 @@ from ddf_tomo.solvers.misfit import Misfit
 SMALLEST = 12  # pixels along the shorter edge of the coarsest detector
 MOST_BINNING = 16
 LARGEST_STEP = 2.0  # pixels of the grid, in one Gauss–Newton step
-VOLUME_ITERATIONS, JOINT_ITERATIONS = 12, 15
+VOLUME_ITERATIONS = 12
+JOINT_ITERATIONS, JOINT_ITERATIONS_COARSE = (
+    15,
+    40,
+)  # of conjugate gradients; weakly seen modes are found where it costs little
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -298,7 +302,7 @@ class _Fit:
         if x is None or state["binning"] != binning:
             x = level.volume(here, VOLUME_ITERATIONS, x)
         at = level.linearised(x, here, self.freedom)
-        x, steps = at.step(x, JOINT_ITERATIONS)
+        x, steps = at.step(x, JOINT_ITERATIONS if binning == 1 else JOINT_ITERATIONS_COARSE)
         moved = self._move(state, steps, binning)
         state["volume"], state["binning"] = x, binning
         state["settled"], state["residual"] = binning if moved <= limit else 0, at.residual()
