@@ -4,7 +4,7 @@
 where no blur must be found. Interior pixels only. Direction: median angle between found and true strongest blur.
 Trace of C: RMSE of its ratio to the truth. Bound: Cramér–Rao for a Gaussian window as wide as the method's own and a
 noise-free reference; a reference as noisy as the sample costs √1.8 more, which is in the figure, not in the bound.
-Times are of one thread, of a second call. Peers that are not installed are reported as such.
+Times are processor time of one thread, of a second call. Peers that are not installed are reported as such.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def _ours(name: str, noisy: problems.Problem, expected: problems.Problem, steps:
         return retrieve(noisy.sample.astype(np.float32), noisy.reference.astype(np.float32), name, progress=False)
 
     call()
-    start = time.perf_counter()
+    start = time.process_time()
     maps = call()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     window = getattr(METHODS[name], "options", {}).get("window", 3.0)
     limit = problems.bound(expected, noisy.counts, problems.gaussian(float(window)), steps)
     gone = ~np.asarray(maps.valid)
@@ -128,10 +128,10 @@ def _peers(noisy: problems.Problem, counts: float, steps: int, speed: dict[str, 
 
 
 def _theirs(peer: Callable[[Any, Any], Any], cut: problems.Problem) -> Answer:
-    start = time.perf_counter()
+    start = time.process_time()
     with quiet():
         found = peer(cut.sample, cut.reference)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return Answer(found.displacement, found.covariance, None, None, seconds / found.pixels)
 
 

@@ -31,7 +31,7 @@ from ddf_tomo.acquisition.detector import Detector
 from ddf_tomo.acquisition.frame_file import LAYOUT, FrameFile, unfinished
 from ddf_tomo.acquisition.specimen import Specimen
 from ddf_tomo.acquisition.speckle import speckle
-from ddf_tomo.geometry import Geometry
+from ddf_tomo.geometry import Geometry, view_indices
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.operators.responses import SecondMomentResponse
 from ddf_tomo.operators.spherical_harmonics import order_of
@@ -228,7 +228,7 @@ def view_maps(
     scattering, unit = _near_one(scattering)
     both = [None if volume is None else _near_one(volume[..., None]) for volume in (delta, mu)]
 
-    for view in range(len(geometry)) if views is None else views:
+    for view in range(len(geometry)) if views is None else view_indices(views, len(geometry)):
         integrals = [
             np.zeros(geometry.detector_shape, np.float32)
             if volume is None
