@@ -127,7 +127,7 @@ class OneScan:
             "residual_share": residuals[-1] / norm if norm else 0.0,
             "height": self.height,
         }
-        settings |= {} if plan.start is None else {"start": plan.start}
+        settings["start"] = "fbp" if plan.starts_filtered else "zero"
         settings |= {} if plan.levels == 1 else {"levels": plan.levels}
         return Reconstruction(
             x.numpy(),
@@ -193,7 +193,7 @@ class OneScan:
 
     def started(self, part: Misfit, start: torch.Tensor | None) -> torch.Tensor | None:
         """Where to start on all views or some: ``start``, or what the plan says."""
-        if start is not None or self.plan.start is None:
+        if start is not None or not self.plan.starts_filtered:
             return start
         return fbp(part.A, part.y, weights=part.weights)
 
@@ -268,8 +268,7 @@ class OneScan:
             "ell_max": self.order,
             "noise_level": plan.noise_level,
         }
-        if (plan.start, plan.levels) != (None, 1):
-            told |= {"start": plan.start, "levels": plan.levels}
+        told |= {"start": plan.start, "levels": plan.levels}
         told |= identity(self.misfit)
         if kept.read({}, told, f"remove the folder {kept.path.parent}, or name another") is None:
             kept.write({}, told, [], "iterations")

@@ -15,7 +15,7 @@ from ddf_tomo.solvers import Misfit, Solution, cgls, fbp, fista, irtt, lbfgs, no
 from ddf_tomo.solvers.multiresolution import MOST_LEVELS
 
 PRIORS = ("auto", "tv", "smoothness")
-STARTS = ("fbp",)
+STARTS = ("auto", "fbp", "zero")
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
 UNREGULARISED = 15
@@ -65,7 +65,7 @@ def _filtered(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Soluti
     x = fbp(misfit.A, misfit.y, weights=misfit.weights)
     residual = misfit.norm(misfit.residual(x))
     how["callback"](1, x, residual)
-    return Solution(x, (misfit.norm(misfit.y), residual), "iterations")
+    return Solution(x, (misfit.size(), residual), "iterations")
 
 
 METHODS = {
@@ -75,7 +75,7 @@ METHODS = {
     "pdhg": Method(_proximal(pdhg), 100, streams=False),
     "sirt": Method(_constrained(sirt), 100, takes_priors=False, streams=False),
     "irtt": Method(_proximal(irtt), 60, of_tensors=True),
-    "fbp": Method(_filtered, 1, takes_priors=False, takes_constraints=False, streams=False, direct=True),
+    "fbp": Method(_filtered, 1, takes_priors=False, takes_constraints=False, direct=True),
 }
 
 
@@ -89,7 +89,7 @@ class Plan:
     positive: bool
     iterations: int
     noise_level: float | None
-    start: str | None = None
+    start: str = "auto"
     levels: int = 1
 
     @classmethod
@@ -102,16 +102,17 @@ class Plan:
         iterations: Any,
         noise_level: Any,
         progress: Any,
-        start: Any = None,
+        start: Any = "auto",
         levels: Any = 1,
     ) -> Plan:
         """From what was given to `reconstruct`."""
         taken = METHODS[choice(method, "method", tuple(METHODS))]
-        start = None if start is None else choice(start, "start", STARTS)
+        choice(start, "start", STARTS)
         levels = integer(levels, "levels", low=1, high=MOST_LEVELS)
         if taken.direct:
-            wishes = {"iterations": iterations, "noise_level": noise_level, "start": start}
-            for name, value in (wishes | {"levels": None if levels == 1 else levels}).items():
+            wishes = {"iterations": iterations, "noise_level": noise_level}
+            wishes |= {"start": None if start == "auto" else start, "levels": None if levels == 1 else levels}
+            for name, value in wishes.items():
                 if value is not None:
                     raise ValueError(message(name, f"none, as method {method!r} does not iterate", repr(value)))
         prior = _checked_prior(prior, method)
@@ -149,6 +150,15 @@ class Plan:
         """About how many there will be for a scan."""
         return self.iterations + (5 * SEARCH_ITERATIONS if isinstance(self.weight, str) else 0)
 
+    @property
+    def starts_filtered(self) -> bool:
+        """Whether iterations start from filtered backprojection.
+
+        By default where a prior says what the end is. Without one the number of iterations keeps the noise out, and
+        from another start the same number would let in more.
+        """
+        return self.start == "fbp" or (self.start == "auto" and self.prior is not None)
+
     def check_scan(self, scan: Scan) -> None:
         """Raise if a scan does not allow what was asked for; told before the work, which may take hours."""
         harmonics = getattr(scan.response, "of_harmonics", True)
@@ -163,10 +173,6 @@ class Plan:
             able = " or ".join(repr(name) for name, method in METHODS.items() if method.streams)
             hint = "Scan.read(..., in_memory=True) gets them, if there is room"
             raise ValueError(message("method", f"{able} for data on the disk", repr(self.name), hint))
-        if scan.streams and self.start is not None:
-            raise ValueError(
-                message("start", "None for data on the disk", repr(self.start), "Scan.in_memory() gets them")
-            )
         shortest = min(*scan.geometry.volume_shape, *scan.geometry.detector_shape)
         if 2 ** (self.levels - 1) > shortest:
             expected = f"at most {shortest.bit_length()} for {shortest} voxels or pixels"

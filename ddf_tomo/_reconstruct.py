@@ -29,7 +29,7 @@ def reconstruct(
     positive: bool = False,
     iterations: int | None = None,
     noise_level: float | None = None,
-    start: str | None = None,
+    start: str = "auto",
     levels: int = 1,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -76,8 +76,8 @@ def reconstruct(
         Norm of the weighted residual of the truth: where to stop without a prior, and what ``weight="discrepancy"``
         aims at, which by default is the square root of the number of data, as if weights were inverse variances.
     start
-        ``"fbp"``: iterations start from filtered backprojection (`ddf_tomo.solvers.fbp`) instead of from zero, unless a
-        scan before gives a start.
+        ``"fbp"``: iterations start from filtered backprojection (`ddf_tomo.solvers.fbp`); ``"zero"``; ``"auto"``
+        (default): ``"fbp"`` with a prior. A scan before gives a better start than either.
     levels
         Grids, from coarse to fine: with 2, the volume is first reconstructed with voxels and pixels twice as large,
         with 3, four times, and so on. Each grid starts from the one before, and its search for the weight there.

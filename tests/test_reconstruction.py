@@ -144,7 +144,7 @@ def test_no_weights(small):
 
 def test_torch_and_double_precision(small):
     theirs = Scan(torch.from_numpy(small.data).double().requires_grad_(), small.geometry, small.response)
-    options = {"ell_max": 2, "prior": "smoothness", "weight": 0.01, "iterations": 8, "progress": False}
+    options = {"ell_max": 2, "prior": "smoothness", "weight": 0.01, "iterations": 8, "start": "zero", "progress": False}
     found = reconstruct(theirs, **options)
     assert found.coefficients.dtype == np.float64
     expected = reconstruct(dataclasses.replace(small, weights=None), **options)

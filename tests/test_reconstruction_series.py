@@ -59,7 +59,7 @@ def test_a_warm_start_saves_iterations(method, share):
     """Ten of them come nearer to the minimum than ten from nothing."""
     options = {"method": method, "ell_max": 2, "weight": 0.01, **QUIET}
     end = reconstruct(SECOND, iterations=200, **options)
-    cold = reconstruct(SECOND, iterations=10, **options)
+    cold = reconstruct(SECOND, iterations=10, start="zero", **options)
     warm = reconstruct([FIRST, SECOND], iterations=10, **options)[1]
     assert distance(warm, end) < share * distance(cold, end)
 

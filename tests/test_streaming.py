@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddf_tomo import Scan, _one_scan, _streamed, reconstruct
-from ddf_tomo import scan as scan_module
+from ddf_tomo import Scan, _one_scan, _scan_files, _streamed, reconstruct
 from ddf_tomo._checks import FileFormatError
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.responses import RankTwoResponse, SecondMomentResponse
@@ -101,7 +100,7 @@ def test_files_are_laid_out_for_reading_view_by_view(path):
 
 @pytest.mark.parametrize("free", [1, 10**12])
 def test_memory_decides_where_nobody_else_does(path, monkeypatch, free):
-    monkeypatch.setattr(scan_module, "available_memory", lambda: free)
+    monkeypatch.setattr(_scan_files, "available_memory", lambda: free)
     assert Scan.read(path).streams is (free == 1)
     assert Scan.read(path, in_memory=True).streams is False
 
@@ -157,6 +156,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(path):
 CALLS = {
     "linear": {"prior": "smoothness", "weight": 0.03, "iterations": 8},
     "no prior": {"prior": None, "iterations": 6},
+    "filtered backprojection": {"method": "fbp"},
     "total variation": {"weight": 0.03, "iterations": 15},
     "lbfgs": {"method": "lbfgs", "weight": 0.03, "iterations": 8},
     "fista": {"method": "fista", "weight": 0.03, "iterations": 6, "positive": True},
@@ -272,11 +272,6 @@ def test_an_interrupted_one_goes_on(scan, path, small_pieces, tmp_path):
 def test_methods_that_remember_residuals_say_so(path, method):
     with pytest.raises(ValueError, match="in_memory=True"):
         reconstruct(Scan.read(path, in_memory=False), method, ell_max=2)
-
-
-def test_a_start_that_needs_all_data_says_so(path):
-    with pytest.raises(ValueError, match="start"):
-        reconstruct(Scan.read(path, in_memory=False), ell_max=2, start="fbp")
 
 
 def test_solvers_that_remember_residuals_say_so(scan):

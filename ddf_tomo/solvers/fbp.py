@@ -13,19 +13,21 @@ the plane of rotation, which is textbook filtered backprojection). Filtering fir
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from ddf_tomo._checks import choice, message, number
+from ddf_tomo._streamed import Streamed
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.beams_across import view_spacing
 from ddf_tomo.operators.directional_symbol import NARROWEST, directional_symbol
 from ddf_tomo.operators.rank_two import tensor_from_coefficients
 from ddf_tomo.operators.spherical_harmonics import half_sphere_grid, orders
 from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.solvers.misfit import Misfit, overflow
+from ddf_tomo.solvers.misfit import Misfit, misfit_of, overflow
 from ddf_tomo.solvers.spectra import FALLOFF, Spectra, estimate_spectra
 
 WINDOWS = ("wiener", "ram-lak", "shepp-logan", "cosine", "hann")
@@ -34,7 +36,9 @@ CHUNK_BYTES = 8 * 2**20
 MOST_DIRECTIONS_BYTES = 64 * 2**20
 FEWEST_SECTORS = 12
 CELL = 64  # samples of the cell at frequency 0, along each axis
-VIEWS_FOR_SPECTRA = 48  # enough for the mean of a power
+VIEWS_FOR_SPECTRA, FEWEST_FOR_SPECTRA = 48, 6  # enough for the mean of a power; of large views, which average more
+SPECTRA_BYTES = 256 * 2**20
+VIEWS_AT_ONCE = 64
 
 
 @torch.no_grad()
@@ -61,7 +65,7 @@ def fbp(
     A
         A `TensorXRayTransform`, for its geometry, response and order.
     y
-        Data, of the operator's range shape; torch or numpy.
+        Data, of the operator's range shape; torch or numpy, or on the disk.
     weights
         As in `ddf_tomo.solvers.cgls`. Each channel of a view counts with the inverse of its mean variance; single data
         of weight zero are filled in from their neighbours.
@@ -102,31 +106,31 @@ def fbp(
     """
     if not isinstance(A, TensorXRayTransform):
         raise TypeError(message("A", "a TensorXRayTransform", type(A).__name__))
-    misfit = Misfit(A, y, weights)
+    misfit = misfit_of(A, y, weights)
     choice(window, "window", WINDOWS)
     cutoff = number(cutoff, "cutoff", low=0.0, high=2.0, low_open=True)
     width = _width(A, width_rad)
     share = _epsilon(A, width) if epsilon is None else number(epsilon, "epsilon", low=0.0, high=1.0, low_open=True)
-    data, roots = _evened(misfit)
-    basis = _basis(A, data)
-    R = roots[:, :, None] * (A.matrix.to(data) @ basis)
-    volume = data.new_zeros([int(n or 1) for n in A.domain_shape])
-    if not volume.numel() or not bool(data.any()) or not bool(R.any()):
+    data, like = _Evened(misfit), misfit.like
+    basis = _basis(A, like)
+    R = data.roots[:, :, None] * (A.matrix.to(like) @ basis)
+    volume = like.new_zeros([int(n or 1) for n in A.domain_shape])
+    if not volume.numel() or not len(R) or not bool(R.any()):
         return volume
 
-    grid = DetectorFrequencies(A.geometry.detector_shape, width, data)
-    ell = torch.from_numpy(orders(A.ell_max)[0]).to(data.device)
+    grid = DetectorFrequencies(A.geometry.detector_shape, width, like)
+    ell = torch.from_numpy(orders(A.ell_max)[0]).to(like.device)
     apodisation, damping = torch.ones_like(grid.radius), torch.zeros_like(grid.radius)
     strengths = FALLOFF ** (ell / 2)
     if window != "wiener":
         apodisation = _window(window, grid.radius / (0.5 * cutoff))
-    elif (spectra := _spectra(data, roots, R, grid, ell)) is None:
+    elif (spectra := _spectra(data, R, grid, ell)) is None:
         return volume
     else:
         # White noise on the detector, and a signal that is stationary in the volume.
         spread = math.prod(A.geometry.volume_shape) / math.prod(A.geometry.detector_shape)
-        damping, strengths = (spread * spectra.noise_to_signal(grid.radius)).to(data), spectra.orders[ell // 2]
-    scale = strengths.sqrt().to(data)
+        damping, strengths = (spread * spectra.noise_to_signal(grid.radius)).to(like), spectra.orders[ell // 2]
+    scale = strengths.sqrt().to(like)
     R = R * scale  # of coefficients relative to the strength of their order
     eigenvalues, vectors, nearest = _eigensystems(A, R, grid, width)
     largest = eigenvalues[nearest.flatten(), -1].median()
@@ -135,10 +139,9 @@ def fbp(
     passing = apodisation * largest > NEGLIGIBLE * (largest + grid.radius * damping)
     order, ramp, sectors = grid.sorted(passing)
     ramp, damping = ramp * apodisation[order], damping[order]
-    size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * data.element_size()))
-    for start in range(0, len(R), size):
-        views = slice(start, min(start + size, len(R)))
-        seen = torch.view_as_real(grid.transform(data[views] * roots[views, None, None, :])[:, :, order])
+    size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * like.element_size()))
+    for views, evened in data.pieces(size):
+        seen = torch.view_as_real(grid.transform(evened)[:, :, order])
         found = seen.new_empty((len(seen), volume.shape[-1], len(order), 2))
         for place, within in sectors:
             system = nearest[views, place]
@@ -148,7 +151,7 @@ def fbp(
             found[:, :, within] = (outward[system] @ parts).unflatten(2, (-1, 2))
         A.projector.backproject_into(volume, grid.back(torch.view_as_complex(found), order), views)
     if not torch.isfinite(volume).all():
-        raise ValueError(overflow(data))
+        raise ValueError(overflow(like))
     return volume
 
 
@@ -240,12 +243,13 @@ class DetectorFrequencies:
         return pixels.permute(0, 2, 3, 1).contiguous()
 
 
-def _spectra(
-    data: torch.Tensor, roots: torch.Tensor, R: torch.Tensor, grid: DetectorFrequencies, ell: torch.Tensor
-) -> Spectra | None:
-    """Estimated from some of the views."""
-    some = torch.linspace(0, len(R) - 1, min(VIEWS_FOR_SPECTRA, len(R))).round().long()
-    return estimate_spectra(grid.transform(data[some] * roots[some, None, None, :]), grid.radius, R[some], ell)
+def _spectra(data: _Evened, R: torch.Tensor, grid: DetectorFrequencies, ell: torch.Tensor) -> Spectra | None:
+    """Estimated from some of the views, fewer if they are large."""
+    view = grid.radius.numel() * R.shape[1] * 2 * R.element_size()
+    count = min(VIEWS_FOR_SPECTRA, max(FEWEST_FOR_SPECTRA, SPECTRA_BYTES // view), len(R))
+    some = np.linspace(0, len(R) - 1, count).round().astype(int)
+    transforms = torch.cat([grid.transform(data[[view]]) for view in some])
+    return estimate_spectra(transforms, grid.radius, R[some], ell)
 
 
 def _eigensystems(
@@ -301,16 +305,41 @@ def _basis(A: TensorXRayTransform, like: torch.Tensor) -> torch.Tensor:
     return identity if getattr(A.response, "of_harmonics", True) else tensor_from_coefficients(identity).mT
 
 
-def _evened(misfit: Misfit) -> tuple[torch.Tensor, torch.Tensor]:
-    """Data without gaps, and the roots of one weight for each view and channel, of mean square 1."""
-    y, weights = misfit.y, misfit.weights
-    if weights is None:
-        return y, y.new_ones(len(y), y.shape[-1])
-    known = weights > 0
-    variance = torch.where(known, 1 / torch.where(known, weights, 1), 0).double().sum((1, 2))
-    count = known.sum((1, 2))
-    evened = torch.where(count > 0, count / variance.clamp_min(torch.finfo(torch.float64).tiny), 0)
-    return filled_in(y, known), (evened / evened.mean()).sqrt().to(y)
+class _Evened:
+    """Data without gaps times the roots of one weight for each view and channel, of mean square 1."""
+
+    def __init__(self, misfit: Misfit) -> None:
+        self.y, self.weights = misfit.y, misfit.weights
+        views, channels = misfit.y.shape[0], misfit.y.shape[-1]
+        self.roots = misfit.like.new_ones(views, channels)
+        if self.weights is None or not views:
+            return
+        evened = torch.zeros(views, channels, dtype=torch.float64, device=self.roots.device)
+        for some in self._slices():
+            weights = torch.as_tensor(self.weights[some])
+            known = weights > 0
+            variance = torch.where(known, 1 / torch.where(known, weights, 1), 0).double().sum((1, 2))
+            evened[some] = known.sum((1, 2)) / variance.clamp_min(torch.finfo(torch.float64).tiny)
+        self.roots = (evened / evened.mean()).sqrt().to(self.roots)
+
+    def __getitem__(self, views: Any) -> torch.Tensor:
+        data = torch.as_tensor(self.y[views])
+        if self.weights is not None:
+            data = filled_in(data, torch.as_tensor(self.weights[views]) > 0)
+        return data * self.roots[views, None, None, :]
+
+    def pieces(self, size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """At most ``size`` views at a time, from the disk as many as are read well together."""
+        for some in self._slices():
+            piece = self[some]
+            for start in range(0, len(piece), size):
+                part = piece[start : start + size]
+                yield slice(some.start + start, some.start + start + len(part)), part
+
+    def _slices(self) -> list[slice]:
+        if isinstance(self.y, Streamed):
+            return self.y.slices()
+        return [slice(start, min(start + VIEWS_AT_ONCE, len(self.y))) for start in range(0, len(self.y), VIEWS_AT_ONCE)]
 
 
 def filled_in(data: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
