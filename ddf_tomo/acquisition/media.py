@@ -20,6 +20,7 @@ from ddf_tomo.acquisition._inputs import Seed, frame_shape, generator, length, r
 AZIMUTHS = 16  # of the screens that `scattering_screen` mixes
 ELONGATION = 4.0  # of their grains
 FEWEST_PIXELS = 2.0  # of a correlation length, for a screen without steps of phase
+STEEPEST_RAD = 0.6  # a pixel, root mean square: at three times as much the intensity leaves Nyquist's limit
 CIRCLE = 720  # points of the sum over azimuths: exact to rounding for smooth f
 
 
@@ -116,7 +117,8 @@ class FibrousMedium:
         shape
             ``(rows, columns)``.
         pixel_size_m
-            Half of the smaller correlation length or less.
+            Half of the smaller correlation length or less, and so fine that the phase turns by 0.6 rad a pixel at most
+            (root mean square).
         thickness_m
             Of the medium, many times the correlation length along the beam. Thin slices of it, one after the other with
             propagation between them (`ddf_tomo.acquisition.multislice`), are screens of their own with other seeds.
@@ -127,6 +129,7 @@ class FibrousMedium:
         """
         pixel = number(pixel_size_m, "pixel_size_m", low=1e-10, high=1)
         variance = self._phase_variance(thickness_m, wavelength_m)
+        _resolved(self.second_moment(thickness_m), pixel, 2 * math.pi / wavelength_m)
         return _gaussian_field(frame_shape(shape), pixel, self._correlation()[:2, :2], generator(seed)) * variance**0.5
 
     def _correlation(self) -> Tensor:
@@ -165,7 +168,8 @@ def scattering_screen(
         ``(rows, columns, 3)``, (Θ_jj, Θ_jk, Θ_kk) in rad², positive semidefinite. It varies over lengths well above the
         correlation length.
     pixel_size_m
-        Of the map and of the screen; half of the correlation length or less.
+        Of the map and of the screen; half of the correlation length or less, and so fine that the phase turns by
+        0.6 rad a pixel at most (root mean square): ``k s √Θ``.
     wavelength_m
         Of the wave.
     correlation_length_m
@@ -200,6 +204,7 @@ def scattering_screen(
     k = 2 * math.pi / number(wavelength_m, "wavelength_m", low=1e-13, high=1e-3)
     width = number(correlation_length_m, "correlation_length_m", low=1e-10, high=1e-2)
     random = generator(seed)
+    _resolved(theta, pixel, k)
     phase = torch.zeros(shape, dtype=torch.float64)
     for share, correlation in _mixture(theta, width):
         if bool(share.any()):
@@ -240,6 +245,15 @@ def _mixture(theta: Tensor, width: float) -> Any:
         across = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
         correlation = width**2 * (ELONGATION**2 * unit - (ELONGATION**2 - 1) * torch.outer(across, across))
         yield share / (1 + ELONGATION**-2), correlation
+
+
+def _resolved(theta: Tensor, pixel: float, k: float) -> None:
+    """Refuse slopes that leave too few pixels for a turn of the phase."""
+    jj, jk, kk = theta.unbind(-1)
+    steepest = float((0.5 * (jj + kk) + torch.hypot(0.5 * (jj - kk), jk)).max().clamp(min=0)) ** 0.5 * k
+    if steepest * pixel > STEEPEST_RAD:
+        hint = "The phase would turn too far from pixel to pixel: finer pixels, or weaker scattering"
+        raise ValueError(message("pixel_size_m", f"at most {STEEPEST_RAD / steepest:.3g} m", pixel, hint))
 
 
 def _gaussian_field(shape: tuple[int, int], pixel: float, correlation: Tensor, random: torch.Generator) -> Tensor:

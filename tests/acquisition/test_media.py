@@ -130,18 +130,19 @@ def test_every_anisotropy_that_is_offered_is_met():
         (lambda: FIBRES.visibility_exponent(torch.ones(3), 1e-3, WAVELENGTH), "separation_m: expected shape"),
         (lambda: FibrousMedium(1e-4, 2e-6, 1e-6).second_moment(2.0), "thickness_m: expected a finite"),
         (lambda: FibrousMedium(1e-4, 2e-6, 1e-6).visibility_exponent(torch.ones(2), 1e-2, 1e-11), "expected a medium"),
-        (lambda: FIBRES.phase_screen((64, 64), 1e-6, 1e-4, WAVELENGTH), "pixel_size_m: expected half"),
+        (lambda: FIBRES.phase_screen((64, 64), 1e-6, 1e-5, WAVELENGTH), "pixel_size_m: expected half"),
+        (lambda: FIBRES.phase_screen((64, 64), 5e-7, 1e-3, WAVELENGTH), "pixel_size_m: expected at most 2.88e-07 m"),
         (lambda: FIBRES.phase_screen((16, 16), 5e-7, 1e-4, WAVELENGTH), "shape: expected four correlation lengths"),
         (
             lambda: scattering_screen(torch.ones(64, 64, 2), 1e-6, WAVELENGTH, 2e-6),
             "second_moment_rad2: expected shape",
         ),
         (
-            lambda: scattering_screen(torch.tensor([1.0, 2.0, 1.0]).expand(64, 64, 3), 1e-6, WAVELENGTH, 2e-6),
-            "second_moment_rad2: expected positive semidefinite tensors, got an eigenvalue -1",
+            lambda: scattering_screen(1e-12 * torch.tensor([1.0, 2.0, 1.0]).expand(64, 64, 3), 1e-6, WAVELENGTH, 2e-6),
+            "second_moment_rad2: expected positive semidefinite tensors, got an eigenvalue -1e-12",
         ),
         (
-            lambda: scattering_screen(torch.tensor([1.0, 0.0, 0.01]).expand(64, 64, 3), 1e-6, WAVELENGTH, 2e-6),
+            lambda: scattering_screen(1e-12 * torch.tensor([1.0, 0.0, 0.01]).expand(64, 64, 3), 1e-6, WAVELENGTH, 2e-6),
             "second_moment_rad2: expected an anisotropy up to 0.865, got 0.980",
         ),
     ],

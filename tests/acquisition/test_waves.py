@@ -86,7 +86,7 @@ def test_slices_add_up():
 
 
 def test_a_map_becomes_waves():
-    theta = torch.tensor([3e-10, -1e-10, 1.2e-10], dtype=torch.float64)
+    theta = torch.tensor([4e-11, -1.2e-11, 2e-11], dtype=torch.float64)
     lit = propagator(MASK_TO_SAMPLE)(masks())
     reference = wave_frames(lit, None, None, propagator(0.02))[0]
     frames = []

@@ -4,6 +4,7 @@ A new entry point joins by one function in any of these modules.
 """
 
 from tests.fuzz import (
+    acquisition,
     backends,
     export,
     phantoms,
@@ -23,6 +24,7 @@ from tests.fuzz.table import TABLE, case, folder
 
 __all__ = [
     "TABLE",
+    "acquisition",
     "backends",
     "case",
     "export",
