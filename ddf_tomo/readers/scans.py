@@ -274,7 +274,8 @@ class _Source:
         if len(stack.axes) > 1 and fits:
             fits = long == tuple(n for n in lengths_wanted if n > 1)
         if not fits:
-            said = " × ".join(f"{n} {axis}s" for n, axis in zip(lengths_wanted, inner, strict=True)) or "one frame"
+            each = [f"{n} {axis}s" for n, axis in zip(lengths_wanted, inner, strict=True) if n > 1]
+            said = " × ".join(each) or "one frame"
             hint = "[files] order says which axis is the slowest"
             raise ValueError(message(self.argument, f"{said} in {self.first_file.name}", f"axes {stack.axes}", hint))
         self.inner = inner
