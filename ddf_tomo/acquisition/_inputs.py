@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import LARGEST_SEED, NOT_NUMBERS, dense, integer, message, number, size_tuple
+from ddf_tomo.operators.propagation import LARGEST_VALUE
 
 MOST_PIXELS = 2**28
 Seed = int | torch.Generator
@@ -45,8 +46,10 @@ def real_map(value: Any, argument: str, dimensions: int = 2, *, dtype: torch.dty
     if tensor.ndim < dimensions or 0 in tensor.shape:
         axes = ", ".join(["...", "rows", "columns"][-dimensions - 1 :])
         raise ValueError(message(argument, f"a shape ({axes}) without empty axes", tuple(tensor.shape)))
-    if not torch.isfinite(tensor.detach()).all():
-        raise ValueError(message(argument, "finite values", "NaN or infinite"))
+    largest = float(tensor.detach().abs().amax())
+    if not largest <= LARGEST_VALUE:
+        found = f"{largest:g}" if math.isfinite(largest) else "NaN or infinite"
+        raise ValueError(message(argument, f"finite values, up to {LARGEST_VALUE:g}", found))
     return tensor
 
 

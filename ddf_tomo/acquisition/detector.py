@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import check_broadcast, check_shape, flag, integer, message, number
+from ddf_tomo._checks import check_shape, flag, integer, message, number
 from ddf_tomo.acquisition._inputs import Seed, frame_shape, generator, pair, real_map
 from ddf_tomo.operators._gaussian import gaussian_blur
 
@@ -207,6 +207,7 @@ def correct(
     if saturation is not None:
         valid = valid & (readings < number(saturation, "saturation", low=0))
     intensity = (readings - low) / torch.where(lit, span, 1)
+    valid = valid & torch.isfinite(intensity)
     return Corrected(torch.where(valid, intensity, 0), valid)
 
 
@@ -225,5 +226,6 @@ def _average(value: Any, argument: str, readings: Tensor) -> Tensor:
     if level.ndim > 3:
         raise ValueError(message(argument, "a number, (rows, columns) or (frame, rows, columns)", tuple(level.shape)))
     level = level.mean(0) if level.ndim == 3 else level
-    check_broadcast(tuple(readings.shape), tuple(level.shape), argument)
+    if level.ndim:
+        check_shape(tuple(level.shape), argument, tuple(readings.shape[-2:]))
     return level

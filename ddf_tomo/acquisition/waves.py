@@ -13,6 +13,7 @@ from ddf_tomo.acquisition._inputs import real_map
 from ddf_tomo.operators.propagation import FresnelPropagator, complex_tensor
 
 WEAKEST = 1e-3  # of a fringe, relative to the mean: below, its visibility is rounding
+SMALLEST_MEAN = 1e-25  # of frames that can be divided by their mean
 
 
 def multislice(wave: Tensor, slices: Iterable[Tensor], propagator: FresnelPropagator) -> Tensor:
@@ -169,14 +170,17 @@ def fringe_blur(sample: Tensor, reference: Tensor, cycles: Sequence[Sequence[int
     if int(torch.linalg.matrix_rank(design)) < 3:
         raise ValueError(message("cycles", "fringes in three different directions", cycles))
     index = places.long()
-    seen, known = (torch.fft.fft2(image)[..., index[:, 0], index[:, 1]] for image in images)
-    means = [image.mean((-3, -2, -1))[..., None] for image in images]
-    power = (known.real**2 + known.imag**2).sum(-2)
-    strength = (power / images[0].shape[-3]).sqrt() / (means[1].abs() * rows * columns)
-    if any(bool((mean <= 0).any()) for mean in means) or bool((strength < WEAKEST).any()):
-        found = f"{float(strength.min()):.2g} of the mean"
+    means = [image.mean((-3, -2, -1), keepdim=True) for image in images]
+    if any(bool((mean <= SMALLEST_MEAN).any()) for mean in means):
+        lowest = min(float(mean.min()) for mean in means)
+        raise ValueError(message("sample, reference", "frames of positive mean", f"{lowest:.2g}"))
+    spectra = (torch.fft.fft2(image / mean) / (rows * columns) for image, mean in zip(images, means, strict=True))
+    seen, known = (spectrum[..., index[:, 0], index[:, 1]] for spectrum in spectra)
+    power = (known.real**2 + known.imag**2).mean(-2)
+    if bool((power < WEAKEST**2).any()):
+        found = f"{float(power.min()) ** 0.5:.2g} of the mean"
         hint = "choose another distance or other fringes; the mask's self-image has none here"
-        raise ValueError(message("reference", f"fringes of {WEAKEST:g} of a positive mean or more", found, hint))
-    visibility = (seen * known.conj()).sum(-2).abs() / power * (means[1] / means[0])
+        raise ValueError(message("reference", f"fringes of {WEAKEST:g} of the mean or more", found, hint))
+    visibility = (seen * known.conj()).mean(-2).abs() / power
     exponent = -visibility.clamp(min=1e-30).log()
     return FringeBlur(exponent, exponent @ torch.linalg.pinv(design).T.to(exponent))

@@ -20,6 +20,7 @@ BOUNDARIES = ("edge", "zero", "periodic")
 MOST_PAD, ALWAYS_PAD = 2, 512  # frames and pixels on each side; beyond both, a larger frame is the better answer
 TAPER = 0.8  # of the band that is kept, where less than all is: from here it fades, so that its end does not ring
 FEWEST_FREQUENCIES = 16  # inside the band of a far field: below, the frame sees less than a period of any of them
+LARGEST_VALUE = 1e15  # whose square float32 holds
 LARGEST_FRAME = 2**28  # pixels, those of the padding too
 
 
@@ -312,7 +313,8 @@ def aliased_share(wave: Tensor) -> Tensor:
     (True, True)
     """
     tensor = complex_tensor(wave, "wave")
-    spectrum = torch.fft.fft2(tensor, norm="ortho")
+    largest = torch.view_as_real(tensor).abs().amax((-3, -2, -1), keepdim=True)[..., 0]
+    spectrum = torch.fft.fft2(tensor / torch.where(largest > 1e-30, largest, 1), norm="ortho")
     power = spectrum.real**2 + spectrum.imag**2
     f_j, f_k = (torch.fft.fftfreq(n, device=tensor.device).abs() for n in tensor.shape[-2:])
     fine = (f_j[:, None] > 0.25) | (f_k > 0.25)
@@ -332,6 +334,8 @@ def complex_tensor(wave: Any, argument: str) -> Tensor:
         tensor = tensor.to(torch.complex128 if tensor.dtype == torch.float64 else torch.complex64)
     if tensor.dtype not in (torch.complex64, torch.complex128):
         raise TypeError(message(argument, "complex64 or complex128", tensor.dtype))
-    if not torch.isfinite(torch.view_as_real(tensor.resolve_conj()).detach()).all():
-        raise ValueError(message(argument, "finite values", "NaN or infinite"))
+    largest = float(torch.view_as_real(tensor.resolve_conj()).detach().abs().amax()) if tensor.numel() else 0.0
+    if not largest <= LARGEST_VALUE:
+        found = f"{largest:g}" if math.isfinite(largest) else "NaN or infinite"
+        raise ValueError(message(argument, f"finite values, up to {LARGEST_VALUE:g}", found))
     return tensor
