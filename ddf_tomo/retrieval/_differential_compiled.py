@@ -35,10 +35,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     distances, steps, rows, columns = view.sample.shape
     count, size = distances * steps, 5 + background
     dtype: Any = np.float64 if view.sample.dtype == torch.float64 else np.float32
-    smoother, window = (
-        np.array(gaussian_taps(smoothing), dtype),
-        np.array(gaussian_taps(window_sigma, unit_sum=False), dtype),
-    )
+    smoother, window = _taps(smoothing, True, dtype), _taps(window_sigma, False, dtype)
     taps = np.array([FIRST, [tap / 2 for tap in SECOND]], dtype)
     exponents = powers(background).numpy()
     grown = np.zeros((distances, kernel.SIZE), dtype)
@@ -105,6 +102,8 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     photons = np.where(total > 0, photons / np.where(total > 0, total, 1), dtype(1 / distances))
     misfit, pulls = np.zeros_like(mean), np.empty((count, kernel.PULLS, high, wide), dtype)
     settings = (window, coarse, size)
+    grid = (..., slice(None, None, coarse), slice(None, None, coarse))
+    inverse = np.ascontiguousarray(inverse[grid])
 
     def pull(start: int, stop: int) -> None:
         for block in range(start, stop, kernel.BLOCK):
@@ -114,10 +113,10 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     in_parallel(high, kernel.BLOCK, pull)
     scatter, means = np.empty((kernel.ALL_PAIRS + 1, high, wide), dtype), maps(kernel.ALL_PAIRS + 1)
     number = np.where(frames_of_pixel > 0, frames_of_pixel, dtype(count))
+    on_grid = [np.ascontiguousarray(each[grid]) for each in (own, photons, number, valid)]
 
     def spread(start: int, stop: int) -> None:
-        limit = dtype(MOST_LEVERAGE)
-        kernel.scatter_of_pulls(pulls, inverse, own, photons, number, valid, coarse, limit, scatter, start, stop)
+        kernel.scatter_of_pulls(pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, start, stop)
 
     in_parallel(high, ROWS, spread)
     by_rows(kernel.window_means, scatter, window, coarse, means)
@@ -146,3 +145,9 @@ def _change(own: NDArray[Any], unknowns: NDArray[Any]) -> NDArray[Any]:
     for a, u in enumerate(unknowns):
         change -= own[:, a] * u
     return change
+
+
+def _taps(sigma: float, unit_sum: bool, dtype: Any) -> NDArray[Any]:
+    """Taps of a Gaussian, one more than a multiple of three of them, as the kernels take three lags at a time."""
+    taps = gaussian_taps(sigma, unit_sum=unit_sum)
+    return np.array(taps + (0.0,) * (-(len(taps) - 1) % 3), dtype)

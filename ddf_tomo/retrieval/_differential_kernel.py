@@ -4,7 +4,8 @@ Frames are ``(frame, row, column)``, those of one distance together, and pattern
 them. Rows are worked on in segments of `SEGMENT` columns, for which the sums over all steps stay in the first cache;
 scratch arrays have constant shapes, so that the compiler sees that their rows do not overlap and uses vector registers
 along the columns. Constants come in arrays of the frames' dtype: numba takes Python's for double ones. A function
-treats rows ``start`` to ``stop``, and what it writes belongs to these.
+treats rows ``start`` to ``stop``, and what it writes belongs to these. Inner loops run over ``c`` alone, on slices: of
+``first + c`` the compiler cannot tell that it is not negative, and then uses no vector registers.
 """
 
 from __future__ import annotations
@@ -30,38 +31,79 @@ CHANGE, INVERSE, OWN = SIZE, SIZE + 1, SIZE + 2
 LEVERAGE, TUG, PULLS = SIZE, SIZE + 1, SIZE + 2
 
 compiled = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+inlined = njit(inline="always")  # where constant shapes have to be seen
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def add_two(first, second, tap, total):
-    """``total += tap (first + second)``."""
+def _add_lags(a1, b1, a2, b2, a3, b3, t1, t2, t3, total):
+    """``total += t1 (a1 + b1) + t2 (a2 + b2) + t3 (a3 + b3)``: three lags of a symmetric filter."""
     for c in range(len(total)):
-        total[c] += tap * (first[c] + second[c])
+        total[c] += t1 * (a1[c] + b1[c]) + t2 * (a2[c] + b2[c]) + t3 * (a3[c] + b3[c])
+
+
+@compiled
+def _add_one(image, tap, total):
+    """``total += tap · image``."""
+    for c in range(len(total)):
+        total[c] += tap * image[c]
+
+
+@compiled
+def _scaled_copy(image, tap, total):
+    """``total = tap · image``."""
+    for c in range(len(total)):
+        total[c] = tap * image[c]
+
+
+@compiled
+def _down(image, r, taps, beyond, repeat, total):
+    """Filter across the rows, at row r; outside there is the row ``beyond``, or the border again if ``repeat``.
+
+    The number of ``taps`` is one more than a multiple of three.
+    """
+    last = len(image) - 1
+    _scaled_copy(image[r], taps[0], total)
+    for lag in range(1, len(taps), 3):
+        if repeat:
+            a1, a2, a3 = image[max(r - lag, 0)], image[max(r - lag - 1, 0)], image[max(r - lag - 2, 0)]
+            b1, b2, b3 = image[min(r + lag, last)], image[min(r + lag + 1, last)], image[min(r + lag + 2, last)]
+        else:
+            a1 = image[r - lag] if r >= lag else beyond
+            a2 = image[r - lag - 1] if r >= lag + 1 else beyond
+            a3 = image[r - lag - 2] if r >= lag + 2 else beyond
+            b1 = image[r + lag] if r + lag <= last else beyond
+            b2 = image[r + lag + 1] if r + lag + 1 <= last else beyond
+            b3 = image[r + lag + 2] if r + lag + 2 <= last else beyond
+        _add_lags(a1, b1, a2, b2, a3, b3, taps[lag], taps[lag + 1], taps[lag + 2], total)
+
+
+@compiled
+def _along(line, taps, total):
+    """Filter along a row, of which ``line`` has as many columns more at either end as the filter reaches."""
+    middle = len(taps) - 1
+    _scaled_copy(line[middle:], taps[0], total)
+    for lag in range(1, len(taps), 3):
+        a1, a2, a3 = line[middle - lag :], line[middle - lag - 1 :], line[middle - lag - 2 :]
+        b1, b2, b3 = line[middle + lag :], line[middle + lag + 1 :], line[middle + lag + 2 :]
+        _add_lags(a1, b1, a2, b2, a3, b3, taps[lag], taps[lag + 1], taps[lag + 2], total)
 
 
 @compiled
 def smooth_rows(frames, taps, smoothed, start, stop):
     """Gaussian smoothing of ``frames``, whose borders repeat, into the middle of ``smoothed``."""
-    count, rows, columns = frames.shape
+    count, _, columns = frames.shape
     reach = len(taps) - 1
     line = np.empty(columns + 2 * reach, frames.dtype)
     inner = line[reach : reach + columns]
     for f in range(count):
         for r in range(start, stop):
-            for c in range(columns):
-                inner[c] = taps[0] * frames[f, r, c]
-            for lag in range(1, reach + 1):
-                add_two(frames[f, max(r - lag, 0)], frames[f, min(r + lag, rows - 1)], taps[lag], inner)
+            _down(frames[f], r, taps, inner, True, inner)
             line[:reach] = line[reach]
             line[reach + columns :] = line[reach + columns - 1]
-            target = smoothed[f, r + PAD, PAD : PAD + columns]
-            for c in range(columns):
-                target[c] = taps[0] * inner[c]
-            for lag in range(1, reach + 1):
-                add_two(line[reach - lag :], line[reach + lag :], taps[lag], target)
+            _along(line, taps, smoothed[f, r + PAD, PAD : PAD + columns])
 
 
 @compiled
@@ -137,58 +179,53 @@ def change_patterns(pattern, reference, change, half, start, stop):
                     a[c] = (a[c] - half * b[c]) * factor[c] + half * b[c]
 
 
+@compiled
+def _place(a, b):
+    """Of (a, b), a ≤ b, in the upper triangle."""
+    return a * SIZE - a * (a - 1) // 2 + b - a
+
+
 # -- derivatives and their products -----------------------------------------------------------------------------------
 
 
 @compiled
-def _across(above, below, slope_tap, bend_tap, slope, bend):
-    """One lag of both derivatives across the rows."""
-    for c in range(len(slope)):
-        slope[c] += slope_tap * (below[c] - above[c])
-        bend[c] += bend_tap * (below[c] + above[c])
-
-
-@compiled
-def _regressors(pattern, r, first, width, taps, near, g):
+def _regressors(pattern, r, first, width, taps, slope, g):
     """−∂_j, −∂_k, ½∂_jj, ∂_jk, ½∂_kk of ``width`` columns of row r into the first rows of ``g``.
 
-    ``taps`` (2, 5) are those of the first derivative and half of those of the second; ``near`` (2, SEGMENT + 2 PAD)
-    is scratch for derivatives across the rows.
+    ``taps`` (2, 5) are those of the first derivative and half of those of the second; ``slope`` (SEGMENT + 2 PAD) is
+    scratch for ∂_j.
     """
-    wide = width + 2 * PAD
-    middle = pattern[r + PAD, first : first + wide]
-    slope, bend = near[0, :wide], near[1, :wide]
-    for c in range(wide):
-        slope[c] = 0
-        bend[c] = taps[1, 0] * middle[c]
-    for lag in range(1, PAD + 1):
-        above, below = pattern[r + PAD - lag, first : first + wide], pattern[r + PAD + lag, first : first + wide]
-        _across(above, below, taps[0, lag], taps[1, lag], slope, bend)
+    stop = first + width + 2 * PAD
+    a1, a2, a3, a4 = (
+        pattern[r + 3, first:stop],
+        pattern[r + 2, first:stop],
+        pattern[r + 1, first:stop],
+        pattern[r, first:stop],
+    )
+    b1, b2, b3, b4 = (
+        pattern[r + 5, first:stop],
+        pattern[r + 6, first:stop],
+        pattern[r + 7, first:stop],
+        pattern[r + 8, first:stop],
+    )
+    m = pattern[r + 4, first:stop]
     f1, f2, f3, f4 = taps[0, 1], taps[0, 2], taps[0, 3], taps[0, 4]
     s0, s1, s2, s3, s4 = taps[1, 0], taps[1, 1], taps[1, 2], taps[1, 3], taps[1, 4]
+    for c in range(width + 2 * PAD):
+        slope[c] = f1 * (b1[c] - a1[c]) + f2 * (b2[c] - a2[c]) + f3 * (b3[c] - a3[c]) + f4 * (b4[c] - a4[c])
+    across = g[2]
     for c in range(width):
+        near = s1 * (b1[c + 4] + a1[c + 4]) + s2 * (b2[c + 4] + a2[c + 4])
+        across[c] = s0 * m[c + 4] + near + s3 * (b3[c + 4] + a3[c + 4]) + s4 * (b4[c + 4] + a4[c + 4])
+    for c in range(width):
+        near = f1 * (slope[c + 5] - slope[c + 3]) + f2 * (slope[c + 6] - slope[c + 2])
+        g[3, c] = near + f3 * (slope[c + 7] - slope[c + 1]) + f4 * (slope[c + 8] - slope[c])
         g[0, c] = -slope[c + 4]
-        g[2, c] = bend[c + 4]
-        g[3, c] = (
-            f1 * (slope[c + 5] - slope[c + 3])
-            + f2 * (slope[c + 6] - slope[c + 2])
-            + f3 * (slope[c + 7] - slope[c + 1])
-            + f4 * (slope[c + 8] - slope[c])
-        )
     for c in range(width):
-        g[1, c] = (
-            f1 * (middle[c + 3] - middle[c + 5])
-            + f2 * (middle[c + 2] - middle[c + 6])
-            + f3 * (middle[c + 1] - middle[c + 7])
-            + f4 * (middle[c] - middle[c + 8])
-        )
-        g[4, c] = (
-            s0 * middle[c + 4]
-            + s1 * (middle[c + 3] + middle[c + 5])
-            + s2 * (middle[c + 2] + middle[c + 6])
-            + s3 * (middle[c + 1] + middle[c + 7])
-            + s4 * (middle[c] + middle[c + 8])
-        )
+        near = f1 * (m[c + 3] - m[c + 5]) + f2 * (m[c + 2] - m[c + 6])
+        g[1, c] = near + f3 * (m[c + 1] - m[c + 7]) + f4 * (m[c] - m[c + 8])
+        near = s0 * m[c + 4] + s1 * (m[c + 3] + m[c + 5]) + s2 * (m[c + 2] + m[c + 6])
+        g[4, c] = near + s3 * (m[c + 1] + m[c + 7]) + s4 * (m[c] + m[c + 8])
 
 
 @compiled
@@ -211,6 +248,98 @@ def _add_products(g, gw, upper, first, size, width):
             n += 1
 
 
+@inlined
+def _accumulate(p, other, w, g, sums, width):
+    """Add all products of one frame to the sums of a segment, written out so that one loop makes them."""
+    for c in range(width):
+        v, pattern, difference = w[c], p[c], p[c] - other[c]
+        difference += difference
+        pv = pattern * v
+        sums[0, c] += pattern * pv
+        sums[7, c] += difference * pv
+        g0, g1, g2, g3, g4, g5 = g[0, c], g[1, c], g[2, c], g[3, c], g[4, c], g[5, c]
+        h0, h1, h2, h3, h4, h5 = g0 * v, g1 * v, g2 * v, g3 * v, g4 * v, g5 * v
+        sums[1, c] += pattern * h0
+        sums[2, c] += pattern * h1
+        sums[3, c] += pattern * h2
+        sums[4, c] += pattern * h3
+        sums[5, c] += pattern * h4
+        sums[6, c] += pattern * h5
+        sums[8, c] += difference * h0
+        sums[9, c] += difference * h1
+        sums[10, c] += difference * h2
+        sums[11, c] += difference * h3
+        sums[12, c] += difference * h4
+        sums[13, c] += difference * h5
+        sums[14, c] += g0 * h0
+        sums[15, c] += g0 * h1
+        sums[16, c] += g0 * h2
+        sums[17, c] += g0 * h3
+        sums[18, c] += g0 * h4
+        sums[19, c] += g0 * h5
+        sums[20, c] += g1 * h1
+        sums[21, c] += g1 * h2
+        sums[22, c] += g1 * h3
+        sums[23, c] += g1 * h4
+        sums[24, c] += g1 * h5
+        sums[25, c] += g2 * h2
+        sums[26, c] += g2 * h3
+        sums[27, c] += g2 * h4
+        sums[28, c] += g2 * h5
+        sums[29, c] += g3 * h3
+        sums[30, c] += g3 * h4
+        sums[31, c] += g3 * h5
+        sums[32, c] += g4 * h4
+        sums[33, c] += g4 * h5
+        sums[34, c] += g5 * h5
+
+
+@inlined
+def _accumulate_noise(noise, w, g, sums, width):
+    """The same for noise and its derivatives."""
+    for c in range(width):
+        v, left = w[c], noise[c]
+        g0, g1, g2, g3, g4 = g[0, c], g[1, c], g[2, c], g[3, c], g[4, c]
+        h0, h1, h2, h3, h4 = g0 * v, g1 * v, g2 * v, g3 * v, g4 * v
+        sums[0, c] += left * h0
+        sums[1, c] += left * h1
+        sums[2, c] += left * h2
+        sums[3, c] += left * h3
+        sums[4, c] += left * h4
+        sums[5, c] += g0 * h0
+        sums[6, c] += g0 * h1
+        sums[7, c] += g0 * h2
+        sums[8, c] += g0 * h3
+        sums[9, c] += g0 * h4
+        sums[10, c] += g1 * h1
+        sums[11, c] += g1 * h2
+        sums[12, c] += g1 * h3
+        sums[13, c] += g1 * h4
+        sums[14, c] += g2 * h2
+        sums[15, c] += g2 * h3
+        sums[16, c] += g2 * h4
+        sums[17, c] += g3 * h3
+        sums[18, c] += g3 * h4
+        sums[19, c] += g4 * h4
+
+
+@compiled
+def _copy_rows(source, r, first, width, target):
+    """Row r of each image of ``source``, a segment of it, to the rows of ``target``."""
+    for a in range(len(target)):
+        row = source[a, r, first : first + width]
+        for c in range(width):
+            target[a, c] = row[c]
+
+
+@inlined
+def _subtract_model(g, u, left, width):
+    """Take what the unknowns explain off a difference."""
+    for c in range(width):
+        near = u[0, c] * g[0, c] + u[1, c] * g[1, c] + u[2, c] * g[2, c]
+        left[c] -= near + u[3, c] * g[3, c] + u[4, c] * g[4, c] + u[5, c] * g[5, c]
+
+
 @compiled
 def sum_products(
     pattern, reference, weights, mean, precision, powers, taps, unknowns, noise, own, maps, second, start, stop
@@ -223,66 +352,54 @@ def sum_products(
     distances, _, columns = mean.shape
     steps = len(pattern) // distances
     dtype = pattern.dtype
-    two, zero, one = dtype.type(2), dtype.type(0), dtype.type(1)
+    one = dtype.type(1)
     sums, contrast = np.empty((SUMS, SEGMENT), dtype), np.empty((5, SEGMENT), dtype)
-    g, gw = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    near, y = np.empty((2, SEGMENT + 2 * PAD), dtype), np.empty(SEGMENT, dtype)
+    g, u = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
+    slope = np.empty(SEGMENT + 2 * PAD, dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
             maps[:, r, first : first + width] = 0
+            if second:
+                _copy_rows(unknowns, r, first, width, u)
             for d in range(distances):
                 sums[:] = contrast[:] = 0
-                for c in range(width):
-                    g[5, c] = mean[d, r, first + c] * powers[d, 5]
+                _scaled_copy(mean[d, r, first : first + width], powers[d, 5], g[5, :width])
                 for s in range(steps):
                     f = d * steps + s
                     p = pattern[f, r + PAD, first + PAD : first + PAD + width]
                     other = reference[f, r + PAD, first + PAD : first + PAD + width]
                     w = weights[d, s % weights.shape[1], r, first : first + width]
-                    _regressors(pattern[f], r, first, width, taps, near, g)
+                    _regressors(pattern[f], r, first, width, taps, slope, g)
                     _scale(g, powers[d], 5, width)
-                    for c in range(width):
-                        y[c] = two * (p[c] - other[c])
-                    for a in range(SIZE):
-                        for c in range(width):
-                            gw[a, c] = g[a, c] * w[c]
-                    for c in range(width):
-                        sums[0, c] += p[c] * p[c] * w[c]
-                        sums[PY, c] += p[c] * y[c] * w[c]
-                    for a in range(SIZE):
-                        for c in range(width):
-                            sums[PG + a, c] += p[c] * gw[a, c]
-                            sums[GY + a, c] += y[c] * gw[a, c]
-                    _add_products(g, gw, sums, GG, SIZE, width)
+                    _accumulate(p, other, w, g, sums, width)
                     if second:
                         left = noise[f, r + PAD, first + PAD : first + PAD + width]
                         for c in range(width):
-                            left[c] = y[c]
-                        for a in range(SIZE):
-                            u = unknowns[a, r, first : first + width]
-                            for c in range(width):
-                                left[c] -= u[c] * g[a, c]
+                            difference = p[c] - other[c]
+                            left[c] = difference + difference
+                        _subtract_model(g, u, left, width)
                     else:
                         for c in range(width):
+                            scaled = p[c] + p[c] - other[c]
                             contrast[0, c] += w[c]
                             contrast[1, c] += w[c] * other[c]
                             contrast[2, c] += w[c] * other[c] * other[c]
-                        for c in range(width):
-                            scaled = y[c] + other[c]
                             contrast[3, c] += w[c] * scaled
                             contrast[4, c] += w[c] * scaled * scaled
                 _eliminate(sums, precision, own, maps, d, r, first, width, one)
                 if not second:
-                    for c in range(width):
-                        factor = precision[d, r, first + c]
-                        for a in range(SIZE):
-                            maps[SQUARES + a, r, first + c] += factor * sums[GG + a * SIZE - a * (a - 1) // 2, c]
-                        share = one / contrast[0, c] if contrast[0, c] > 0 else zero
-                        of_reference = contrast[2, c] - contrast[1, c] * contrast[1, c] * share
-                        of_sample = contrast[4, c] - contrast[3, c] * contrast[3, c] * share
-                        maps[CONTRASTS, r, first + c] += factor * of_reference
-                        maps[CONTRASTS + 1, r, first + c] += factor * of_sample
+                    weight = precision[d, r, first : first + width]
+                    for a in range(SIZE):
+                        square, n = maps[SQUARES + a, r, first : first + width], GG + _place(a, a)
+                        for c in range(width):
+                            square[c] += weight[c] * sums[n, c]
+                    for n in range(2):
+                        target = maps[CONTRASTS + n, r, first : first + width]
+                        for c in range(width):
+                            share = one / contrast[0, c] if contrast[0, c] > 0 else one - one
+                            total, squares = contrast[1 + 2 * n, c], contrast[2 + 2 * n, c]
+                            target[c] += weight[c] * (squares - total * total * share)
 
 
 @compiled
@@ -313,25 +430,27 @@ def free_of_blur(residual, excess, unknowns, powers, taps, noise, start, stop):
     distances, _, columns = excess.shape
     steps = len(residual) // distances
     dtype = residual.dtype
-    g, near = np.empty((SIZE, SEGMENT), dtype), np.empty((2, SEGMENT + 2 * PAD), dtype)
-    total = np.empty(SEGMENT, dtype)
+    g, u = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
+    slope = np.empty(SEGMENT + 2 * PAD, dtype)
+    g[5] = 0
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
             for d in range(distances):
+                _copy_rows(unknowns, r, first, width, u)
+                _scale(u, powers[d], SIZE, width)
                 factor = excess[d, r, first : first + width]
+                for a in range(SIZE):
+                    for c in range(width):
+                        u[a, c] *= -factor[c]
                 for s in range(steps):
                     f = d * steps + s
-                    _regressors(residual[f], r, first, width, taps, near, g)
-                    total[:] = 0
-                    for a in range(5):
-                        u, power = unknowns[a, r, first : first + width], powers[d, a]
-                        for c in range(width):
-                            total[c] += power * u[c] * g[a, c]
+                    _regressors(residual[f], r, first, width, taps, slope, g)
                     one = residual[f, r + PAD, first + PAD : first + PAD + width]
                     other = noise[f, r + PAD, first + PAD : first + PAD + width]
                     for c in range(width):
-                        other[c] = one[c] + factor[c] * total[c]
+                        other[c] = one[c]
+                    _subtract_model(g, u, other, width)
 
 
 @compiled
@@ -340,8 +459,8 @@ def sum_noise(noise, weights, excess, precision, powers, taps, quarter, maps, st
     distances, _, columns = excess.shape
     steps = len(noise) // distances
     dtype = noise.dtype
-    g, gw = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    near, sums = np.empty((2, SEGMENT + 2 * PAD), dtype), np.empty((5 + OF_NOISE, SEGMENT), dtype)
+    g, sums = np.empty((SIZE, SEGMENT), dtype), np.empty((5 + OF_NOISE, SEGMENT), dtype)
+    slope = np.empty(SEGMENT + 2 * PAD, dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
@@ -351,52 +470,33 @@ def sum_noise(noise, weights, excess, precision, powers, taps, quarter, maps, st
                     f = d * steps + s
                     left = noise[f, r + PAD, first + PAD : first + PAD + width]
                     w = weights[d, s % weights.shape[1], r, first : first + width]
-                    _regressors(noise[f], r, first, width, taps, near, g)
+                    _regressors(noise[f], r, first, width, taps, slope, g)
                     _scale(g, powers[d], 5, width)
-                    for a in range(5):
-                        for c in range(width):
-                            gw[a, c] = g[a, c] * w[c]
-                            sums[a, c] += gw[a, c] * left[c]
-                    _add_products(g, gw, sums, 5, 5, width)
+                    _accumulate_noise(left, w, g, sums, width)
+                weight, factor = precision[d, r, first : first + width], excess[d, r, first : first + width]
                 for n in range(OF_NOISE):
+                    target = maps[NOISE + n, r, first : first + width]
                     for c in range(width):
-                        maps[NOISE + n, r, first + c] += quarter * precision[d, r, first + c] * sums[5 + n, c]
+                        target[c] += quarter * weight[c] * sums[5 + n, c]
                 for a in range(5):
+                    target = maps[RIGHT + a, r, first : first + width]
                     for c in range(width):
-                        factor = precision[d, r, first + c] * excess[d, r, first + c]
-                        maps[RIGHT + a, r, first + c] -= factor * sums[a, c]
+                        target[c] -= weight[c] * factor[c] * sums[a, c]
 
 
 @compiled
 def gather(maps, taps, sums, start, stop):
     """Window sums of ``maps`` (map, row, column); what lies outside the image counts as zero."""
-    count, rows, columns = maps.shape
+    count, _, columns = maps.shape
     reach = len(taps) - 1
-    line = np.zeros(columns + 2 * reach, maps.dtype)
-    inner = line[reach : reach + columns]
-    nothing = np.zeros(columns, maps.dtype)
+    line, nothing = np.zeros(columns + 2 * reach, maps.dtype), np.zeros(columns, maps.dtype)
     for n in range(count):
         for r in range(start, stop):
-            for c in range(columns):
-                inner[c] = taps[0] * maps[n, r, c]
-            for lag in range(1, reach + 1):
-                above = maps[n, r - lag] if r >= lag else nothing
-                below = maps[n, r + lag] if r + lag < rows else nothing
-                add_two(above, below, taps[lag], inner)
-            target = sums[n, r]
-            for c in range(columns):
-                target[c] = taps[0] * inner[c]
-            for lag in range(1, reach + 1):
-                add_two(line[reach - lag :], line[reach + lag :], taps[lag], target)
+            _down(maps[n], r, taps, nothing, False, line[reach : reach + columns])
+            _along(line, taps, sums[n, r])
 
 
 # -- small systems, a segment of pixels at a time ---------------------------------------------------------------------
-
-
-@compiled
-def _place(a, b):
-    """Of (a, b), a ≤ b, in the upper triangle."""
-    return a * SIZE - a * (a - 1) // 2 + b - a
 
 
 @compiled
@@ -442,18 +542,16 @@ def _invert(m, v, width):
 
 
 @compiled
-def _scaled(maps, r, first, width, scale, use, size, m, one):
-    """The normal matrices with a diagonal near 1; the identity where they are not to be used, and beyond ``size``."""
+def _scaled(m, scale, use, size, width, scaled):
+    """Matrices with a diagonal near 1; the identity where they are not to be used, and beyond ``size``."""
+    one = m.dtype.type(1)
     n = 0
     for a in range(SIZE):
         for b in range(a, SIZE):
-            if b < size:
-                for c in range(width):
-                    value = maps[n, r, first + c] * scale[a, r, first + c] * scale[b, r, first + c]
-                    m[n, c] = value if use[c] else (one if a == b else one - one)
-            else:
-                for c in range(width):
-                    m[n, c] = one if a == b else one - one
+            diagonal = one if a == b else one - one
+            for c in range(width):
+                value = m[n, c] * scale[a, c] * scale[b, c]
+                scaled[n, c] = value if use[c] > 0 and b < size else diagonal
             n += 1
 
 
@@ -462,106 +560,143 @@ def _times(inverse, vector, total, width):
     """A symmetric matrix, by its upper triangle, times a vector."""
     for a in range(SIZE):
         for c in range(width):
-            total[a, c] = 0
-        for b in range(SIZE):
+            total[a, c] = inverse[_place(0, a), c] * vector[0, c]
+        for b in range(1, SIZE):
             n = _place(min(a, b), max(a, b))
             for c in range(width):
                 total[a, c] += inverse[n, c] * vector[b, c]
 
 
 @compiled
-def first_solution(maps, size, limits, scale, unknowns, valid, start, stop):
+def _solve(m, right, scale, use, size, found, width):
+    """``found`` = scaled inverse times right side, zero where it is not to be used and beyond ``size``."""
+    for a in range(SIZE):
+        for c in range(width):
+            right[a, c] *= scale[a, c]
+    _times(m, right, found, width)
+    for a in range(SIZE):
+        for c in range(width):
+            value = found[a, c] * scale[a, c]
+            found[a, c] = value if use[c] > 0 and a < size else value - value
+
+
+@compiled
+def _store_rows(source, r, first, width, target):
+    """The rows of ``source`` to row r of each image of ``target``."""
+    for a in range(len(target)):
+        row = target[a, r, first : first + width]
+        for c in range(width):
+            row[c] = source[a, c]
+
+
+@compiled
+def first_solution(maps, size, limits, scales, unknowns, valid, start, stop):
     """Unknowns, the scales of their matrices, and where there is information; ``limits``: its share and contrast."""
     columns = maps.shape[2]
     dtype = maps.dtype
     one = dtype.type(1)
-    m, v = np.empty((PAIRS, SEGMENT), dtype), np.empty((PAIRS, SEGMENT), dtype)
-    right, found = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    lowest, use = np.empty(SEGMENT, dtype), np.empty(SEGMENT, np.bool_)
+    all_maps, m, v = (
+        np.empty((FIRST_MAPS, SEGMENT), dtype),
+        np.empty((PAIRS, SEGMENT), dtype),
+        np.empty((PAIRS, SEGMENT), dtype),
+    )
+    scale, found, use = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
+    lowest = np.empty(SEGMENT, dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
+            _copy_rows(maps, r, first, width, all_maps)
             for c in range(width):
-                use[c] = maps[CONTRASTS, r, first + c] > limits[1] * maps[CONTRASTS + 1, r, first + c]
+                enough = all_maps[CONTRASTS, c] > limits[1] * all_maps[CONTRASTS + 1, c]
+                use[c] = one if enough else one - one
             for a in range(size):
+                n = _place(a, a)
                 for c in range(width):
-                    kept, there = maps[_place(a, a), r, first + c], maps[SQUARES + a, r, first + c]
-                    use[c] = use[c] & (kept > limits[0] * there) & (there > 0)
+                    kept, there = all_maps[n, c], all_maps[SQUARES + a, c]
+                    enough = min(kept - limits[0] * there, there)
+                    use[c] = use[c] if enough > 0 else one - one
             for a in range(SIZE):
+                n = _place(a, a)
                 for c in range(width):
-                    kept = maps[_place(a, a), r, first + c] if use[c] and a < size else one
-                    scale[a, r, first + c] = one / np.sqrt(kept)
-            _scaled(maps, r, first, width, scale, use, size, m, one)
+                    kept = all_maps[n, c] if use[c] > 0 and a < size else one
+                    scale[a, c] = one / np.sqrt(kept)
+            _scaled(all_maps, scale, use, size, width, m)
             lowest[:] = one
             _factor(m, lowest, width, one)
             _invert(m, v, width)
-            for a in range(SIZE):
-                for c in range(width):
-                    right[a, c] = maps[RIGHT + a, r, first + c] * scale[a, r, first + c]
-            _times(m, right, found, width)
             for c in range(width):
-                valid[r, first + c] = use[c] & (lowest[c] > 0)
-            for a in range(SIZE):
-                for c in range(width):
-                    value = found[a, c] * scale[a, r, first + c]
-                    unknowns[a, r, first + c] = value if valid[r, first + c] and a < size else one - one
+                use[c] = min(use[c], lowest[c])
+            _solve(m, all_maps[RIGHT:SQUARES], scale, use, size, found, width)
+            _store_rows(scale, r, first, width, scales)
+            _store_rows(found, r, first, width, unknowns)
+            is_valid = valid[r, first : first + width]
+            for c in range(width):
+                is_valid[c] = use[c] > 0
 
 
 @compiled
-def second_solution(maps, size, scale, unknowns, inverse, valid, start, stop):
+def second_solution(maps, size, scales, unknowns, inverse, valid, start, stop):
     """Unknowns and the inverses of their matrices, the share of noise taken off."""
     columns = maps.shape[2]
     dtype = maps.dtype
     one = dtype.type(1)
-    m, v = np.empty((PAIRS, SEGMENT), dtype), np.empty((PAIRS, SEGMENT), dtype)
-    right, found = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    lowest, use = np.empty(SEGMENT, dtype), np.empty(SEGMENT, np.bool_)
+    all_maps, m, v = (
+        np.empty((SECOND_MAPS, SEGMENT), dtype),
+        np.empty((PAIRS, SEGMENT), dtype),
+        np.empty((PAIRS, SEGMENT), dtype),
+    )
+    scale, found, use = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
+    lowest = np.empty(SEGMENT, dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
-            use[:width] = valid[r, first : first + width]
-            lowest[:] = one
-            for attempt in range(2):  # with twice the noise taken off, then once
-                if attempt == 0:
-                    _take_off(maps, r, first, width, one + one)
-                else:
-                    _take_off(maps, r, first, width, -one)
-                _scaled(maps, r, first, width, scale, use, size, m, one)
-                _factor(m, lowest, width, one)
-                for c in range(width):
-                    use[c] = use[c] & (lowest[c] > 0)
-            _scaled(maps, r, first, width, scale, use, size, m, one)
-            _factor(m, lowest, width, one)
-            _invert(m, v, width)
-            for a in range(SIZE):
-                for c in range(width):
-                    right[a, c] = maps[RIGHT + a, r, first + c] * scale[a, r, first + c]
-            _times(m, right, found, width)
+            _copy_rows(maps, r, first, width, all_maps)
+            _copy_rows(scales, r, first, width, scale)
+            is_valid = valid[r, first : first + width]
             for c in range(width):
-                valid[r, first + c] = use[c]
+                use[c] = one if is_valid[c] else one - one
+            lowest[:] = one
+            _take_off(all_maps, one + one, width)
+            _scaled(all_maps, scale, use, size, width, m)
+            _factor(m, lowest, width, one)
+            _take_off(all_maps, -one, width)
+            for c in range(width):
+                use[c] = min(use[c], lowest[c])
+            _scaled(all_maps, scale, use, size, width, m)
+            _factor(m, lowest, width, one)  # with less taken off it cannot fail where it did not before
+            _invert(m, v, width)
+            _solve(m, all_maps[RIGHT:NOISE], scale, use, size, found, width)
             n = 0
             for a in range(SIZE):
-                for c in range(width):
-                    value = found[a, c] * scale[a, r, first + c]
-                    unknowns[a, r, first + c] = value if use[c] and a < size else one - one
                 for b in range(a, SIZE):
                     for c in range(width):
-                        inverse[n, r, first + c] = m[n, c] * scale[a, r, first + c] * scale[b, r, first + c]
+                        m[n, c] *= scale[a, c] * scale[b, c]
                     n += 1
+            _store_rows(m, r, first, width, inverse)
+            _store_rows(found, r, first, width, unknowns)
+            for c in range(width):
+                is_valid[c] = use[c] > 0
 
 
 @compiled
-def _take_off(maps, r, first, width, share):
+def _take_off(maps, share, width):
     """Take a share of the noise off the normal matrices."""
-    n = 0
+    n = NOISE
     for a in range(5):
         for b in range(a, 5):
             for c in range(width):
-                maps[_place(a, b), r, first + c] -= share * maps[NOISE + n, r, first + c]
+                maps[_place(a, b), c] -= share * maps[n, c]
             n += 1
 
 
 # -- how far each frame pulls the result ------------------------------------------------------------------------------
+
+
+@compiled
+def _thin(row, coarse, thinned):
+    """Every ``coarse``-th entry."""
+    for c in range(len(thinned)):
+        thinned[c] = row[c * coarse]
 
 
 @compiled
@@ -571,116 +706,115 @@ def pulls_of_frames(
 ):  # fmt: skip
     """Scores, leverage and pull on T of every frame at rows ``start`` to ``stop`` of the coarse grid.
 
-    ``pulls`` (frame, `PULLS`, grid row, grid column); the squared residuals of these rows are added up in ``misfit``.
+    ``inverse`` is that of the grid; ``pulls`` (frame, `PULLS`, grid row, grid column). The squared residuals of the
+    rows that belong to these are added up in ``misfit``.
     """
     distances, rows, columns = mean.shape
     steps = len(pattern) // distances
     dtype = pattern.dtype
-    two, one = dtype.type(2), dtype.type(1)
+    one = dtype.type(1)
     density = dtype.type(coarse * coarse / size)
     reach, across = len(window) - 1, pulls.shape[3]
     least, most = max(start * coarse - reach, 0), min((stop - 1) * coarse + reach + 1, rows)
-    scores, heavy = np.empty((SIZE, most - least, columns), dtype), np.zeros((most - least, across), dtype)
-    line, short = np.zeros(columns + 2 * reach, dtype), np.zeros(across + 2 * (reach // coarse), dtype)
-    g, near = np.empty((SIZE, SEGMENT), dtype), np.empty((2, SEGMENT + 2 * PAD), dtype)
-    left, shares, lifted = np.empty(SEGMENT, dtype), np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    matrix = np.empty((PAIRS, SEGMENT), dtype)
     last = min(stop * coarse, rows)
+    scores, heavy = np.empty((SIZE, most - least, columns), dtype), np.zeros((most - least, across), dtype)
+    line, nothing = np.zeros(columns + 2 * reach, dtype), np.zeros(columns, dtype)
+    phases = np.zeros((coarse, across + 2 * reach // coarse + 2), dtype)
+    near_reach = reach // coarse
+    short = np.zeros(across + 2 * near_reach, dtype)
+    g, slope = np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT + 2 * PAD, dtype)
+    left, unit = np.empty(SEGMENT, dtype), np.empty(SEGMENT, dtype)
+    matrix, thin, lifted = (
+        np.empty((PAIRS, SEGMENT), dtype),
+        np.empty((SIZE, SEGMENT), dtype),
+        np.empty((SIZE, SEGMENT), dtype),
+    )
+    share, u = np.empty((SIZE + 2, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
     for d in range(distances):
         for f in range(d * steps, (d + 1) * steps):
             for first in range(0, columns, SEGMENT):
                 width = min(SEGMENT, columns - first)
+                n = (width + coarse - 1) // coarse
                 for r in range(least, most):
                     p = pattern[f, r + PAD, first + PAD : first + PAD + width]
                     other = reference[f, r + PAD, first + PAD : first + PAD + width]
                     w = weights[d, (f - d * steps) % weights.shape[1], r, first : first + width]
                     weight = precision[d, r, first : first + width]
-                    _regressors(pattern[f], r, first, width, taps, near, g)
+                    _regressors(pattern[f], r, first, width, taps, slope, g)
                     _scale(g, powers[d], 5, width)
+                    _scaled_copy(mean[d, r, first : first + width], powers[d, 5], g[5, :width])
+                    _copy_rows(own[d], r, first, width, share)
+                    _copy_rows(unknowns, r, first, width, u)
                     for c in range(width):
-                        g[5, c] = mean[d, r, first + c] * powers[d, 5]
-                    change = own[d, CHANGE, r, first : first + width]
-                    for c in range(width):
-                        left[c] = two * (p[c] - other[c]) - change[c] * p[c]
-                    for a in range(SIZE):
-                        share, u = own[d, a, r, first : first + width], unknowns[a, r, first : first + width]
-                        for c in range(width):
-                            g[a, c] -= share[c] * p[c]
-                            left[c] -= u[c] * g[a, c]
+                        left[c] = p[c] + p[c] - other[c] - other[c] - share[CHANGE, c] * p[c]
+                        g[0, c] -= share[0, c] * p[c]
+                        g[1, c] -= share[1, c] * p[c]
+                        g[2, c] -= share[2, c] * p[c]
+                        g[3, c] -= share[3, c] * p[c]
+                        g[4, c] -= share[4, c] * p[c]
+                        g[5, c] -= share[5, c] * p[c]
+                    _subtract_model(g, u, left, width)
                     if start * coarse <= r < last:
                         squared = misfit[d, r, first : first + width]
                         for c in range(width):
                             squared[c] += left[c] * left[c] if w[c] > 0 else one - one
+                    for c in range(width):
+                        unit[c] = left[c] * w[c] * weight[c]
                     for a in range(SIZE):
                         target = scores[a, r - least, first : first + width]
                         for c in range(width):
-                            target[c] = g[a, c] * left[c] * w[c] * weight[c]
+                            target[c] = g[a, c] * unit[c]
                     if r % coarse == 0:
-                        n = (width + coarse - 1) // coarse
                         for a in range(SIZE):
-                            for c in range(n):
-                                shares[a, c] = g[a, c * coarse]
-                        for k in range(PAIRS):
-                            for c in range(n):
-                                matrix[k, c] = inverse[k, r, first + c * coarse]
-                        _times(matrix, shares, lifted, n)
+                            _thin(g[a], coarse, thin[a, :n])
+                        _copy_rows(inverse, r // coarse, first // coarse, n, matrix)
+                        _times(matrix, thin, lifted, n)
                         target = heavy[r - least, first // coarse : first // coarse + n]
                         target[:] = 0
                         for a in range(size):
                             for c in range(n):
-                                target[c] += shares[a, c] * lifted[a, c]
+                                target[c] += thin[a, c] * lifted[a, c]
+                        for c in range(width):
+                            unit[c] = w[c] * weight[c] * density
+                        _thin(unit, coarse, thin[0, :n])
                         for c in range(n):
-                            target[c] *= w[c * coarse] * weight[c * coarse] * density
+                            target[c] *= thin[0, c]
                         if start * coarse <= r < last:
-                            target = pulls[f, TUG, r // coarse, first // coarse : first // coarse + n]
-                            inverted = own[d, INVERSE, r, first : first + width]
-                            for c in range(n):
-                                k = c * coarse
-                                target[c] = p[k] * left[k] * w[k] * inverted[k]
+                            for c in range(width):
+                                unit[c] = p[c] * left[c] * w[c] * share[INVERSE, c]
+                            _thin(unit, coarse, pulls[f, TUG, r // coarse, first // coarse : first // coarse + n])
             for row in range(start, stop):
                 r = row * coarse - least
-                inner = line[reach : reach + columns]
                 for a in range(SIZE):
-                    for c in range(columns):
-                        inner[c] = window[0] * scores[a, r, c]
-                    for lag in range(1, reach + 1):
-                        if r >= lag and r + lag < most - least:
-                            add_two(scores[a, r - lag], scores[a, r + lag], window[lag], inner)
-                        elif r >= lag:
-                            _add_one(scores[a, r - lag], window[lag], inner)
-                        elif r + lag < most - least:
-                            _add_one(scores[a, r + lag], window[lag], inner)
+                    _down(scores[a], r, window, nothing, False, line[reach : reach + columns])
                     target = pulls[f, a, row]
-                    for c in range(across):
-                        target[c] = window[0] * inner[c * coarse]
+                    if coarse == 1:
+                        _along(line, window, target)
+                        continue
+                    for phase in range(coarse):
+                        _thin(line[phase:], coarse, phases[phase, : (len(line) - phase + coarse - 1) // coarse])
+                    _scaled_copy(phases[reach % coarse, reach // coarse :], window[0], target)
                     for lag in range(1, reach + 1):
-                        before, after = line[reach - lag :], line[reach + lag :]
-                        for c in range(across):
-                            target[c] += window[lag] * (before[c * coarse] + after[c * coarse])
-                inner = short[reach // coarse : reach // coarse + across]
-                inner[:] = heavy[r] * window[0]
+                        before, after = reach - lag, reach + lag
+                        _add_one(phases[before % coarse, before // coarse :], window[lag], target)
+                        _add_one(phases[after % coarse, after // coarse :], window[lag], target)
+                inner = short[near_reach : near_reach + across]
+                _scaled_copy(heavy[r], window[0], inner)
                 for lag in range(coarse, reach + 1, coarse):
                     if r >= lag:
                         _add_one(heavy[r - lag], window[lag], inner)
                     if r + lag < most - least:
                         _add_one(heavy[r + lag], window[lag], inner)
                 target = pulls[f, LEVERAGE, row]
-                target[:] = inner * window[0]
-                for lag in range(1, reach // coarse + 1):
-                    middle = reach // coarse
-                    add_two(short[middle - lag :], short[middle + lag :], window[lag * coarse], target)
+                _scaled_copy(inner, window[0], target)
+                for lag in range(1, near_reach + 1):
+                    _add_one(short[near_reach - lag :], window[lag * coarse], target)
+                    _add_one(short[near_reach + lag :], window[lag * coarse], target)
 
 
 @compiled
-def _add_one(image, tap, total):
-    """``total += tap · image``."""
-    for c in range(len(total)):
-        total[c] += tap * image[c]
-
-
-@compiled
-def scatter_of_pulls(pulls, inverse, own, photons, frames, valid, coarse, most_leverage, scatter, start, stop):
-    """Scatter over the frames of what they do to (ln T, unknowns), at rows of the coarse grid.
+def scatter_of_pulls(pulls, inverse, own, photons, frames, valid, most_leverage, scatter, start, stop):
+    """Scatter over the frames of what they do to (ln T, unknowns), at rows of the coarse grid, as all its arguments are.
 
     ``scatter`` (`ALL_PAIRS` + 1, grid row, grid column), the last one for where there is one; ``frames``: their number.
     """
@@ -689,34 +823,30 @@ def scatter_of_pulls(pulls, inverse, own, photons, frames, valid, coarse, most_l
     dtype = pulls.dtype
     one = dtype.type(1)
     matrix, share = np.empty((PAIRS, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    scores, pull = np.empty((SIZE, SEGMENT), dtype), np.empty((ALL, SEGMENT), dtype)
+    scores, pull = np.empty((PULLS, SEGMENT), dtype), np.empty((ALL, SEGMENT), dtype)
     mean, squares = np.empty((ALL, SEGMENT), dtype), np.empty((ALL_PAIRS, SEGMENT), dtype)
-    influence = np.empty((SIZE, SEGMENT), dtype)
+    influence, free = np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
-        for row in range(start, stop):
-            r = row * coarse
-            for k in range(PAIRS):
-                for c in range(width):
-                    matrix[k, c] = inverse[k, r, (first + c) * coarse]
+        for r in range(start, stop):
+            _copy_rows(inverse, r, first, width, matrix)
             share[:] = mean[:] = squares[:] = 0
             for d in range(distances):
+                part = photons[d, r, first : first + width]
                 for a in range(SIZE):
+                    row = own[d, a, r, first : first + width]
                     for c in range(width):
-                        place = (first + c) * coarse
-                        share[a, c] += photons[d, r, place] * own[d, a, r, place]
+                        share[a, c] += part[c] * row[c]
             for f in range(count):
-                d = f // (count // distances)
-                for a in range(SIZE):
-                    for c in range(width):
-                        scores[a, c] = pulls[f, a, row, first + c]
+                part = photons[f // (count // distances), r, first : first + width]
+                _copy_rows(pulls[f], r, first, width, scores)
                 _times(matrix, scores, influence, width)
                 for c in range(width):
-                    pull[0, c] = photons[d, r, (first + c) * coarse] * pulls[f, TUG, row, first + c]
+                    pull[0, c] = part[c] * scores[TUG, c]
+                    free[c] = one / (one - min(scores[LEVERAGE, c], most_leverage))
                 for a in range(SIZE):
                     for c in range(width):
-                        free = one / (one - min(pulls[f, LEVERAGE, row, first + c], most_leverage))
-                        pull[a + 1, c] = influence[a, c] * free
+                        pull[a + 1, c] = influence[a, c] * free[c]
                         pull[0, c] -= share[a, c] * pull[a + 1, c]
                 for c in range(width):
                     pull[0, c] += pull[SIZE, c]
@@ -724,16 +854,17 @@ def scatter_of_pulls(pulls, inverse, own, photons, frames, valid, coarse, most_l
                     for c in range(width):
                         mean[a, c] += pull[a, c]
                 _add_products(pull, pull, squares, 0, ALL, width)
+            number, is_valid = frames[r, first : first + width], valid[r, first : first + width]
+            for c in range(width):
+                free[c] = one if is_valid[c] else one - one
             n = 0
             for a in range(ALL):
                 for b in range(a, ALL):
+                    target = scatter[n, r, first : first + width]
                     for c in range(width):
-                        place = (first + c) * coarse
-                        value = squares[n, c] - mean[a, c] * mean[b, c] / frames[r, place]
-                        scatter[n, row, first + c] = value if valid[r, place] else one - one
+                        target[c] = (squares[n, c] - mean[a, c] * mean[b, c] / number[c]) * free[c]
                     n += 1
-            for c in range(width):
-                scatter[ALL_PAIRS, row, first + c] = one if valid[r, (first + c) * coarse] else one - one
+            scatter[ALL_PAIRS, r, first : first + width] = free[:width]
 
 
 @compiled
@@ -744,26 +875,20 @@ def window_means(scatter, window, coarse, means, start, stop):
     dtype = means.dtype
     one = dtype.type(1)
     reach = len(window) - 1
-    line, total = np.zeros(columns + 2 * reach, dtype), np.empty(columns, dtype)
-    rows = np.empty(wide, dtype)
-    known = np.empty(columns, dtype)
+    line, row_sum, known = np.zeros(columns + 2 * reach, dtype), np.empty(wide, dtype), np.empty(columns, dtype)
     for r in range(start, stop):
         low, top = max(-(-(r - reach) // coarse), 0), min((r + reach) // coarse, high - 1)
         for n in range(count - 1, -1, -1):
-            rows[:] = 0
+            row_sum[:] = 0
             for row in range(low, top + 1):
-                _add_one(scatter[n, row], window[abs(row * coarse - r)], rows)
+                _add_one(scatter[n, row], window[abs(row * coarse - r)], row_sum)
             for c in range(wide):
-                line[reach + c * coarse] = rows[c]
-            inner = line[reach : reach + columns]
-            for c in range(columns):
-                total[c] = window[0] * inner[c]
-            for lag in range(1, reach + 1):
-                add_two(line[reach - lag :], line[reach + lag :], window[lag], total)
+                line[reach + c * coarse] = row_sum[c]
+            target = means[n, r]
+            _along(line, window, target)
             if n == count - 1:
                 for c in range(columns):
-                    known[c] = one / total[c] if total[c] > 0 else one - one
-                    means[n, r, c] = total[c]
+                    known[c] = one / target[c] if target[c] > 0 else one - one
             else:
                 for c in range(columns):
-                    means[n, r, c] = total[c] * known[c]
+                    target[c] *= known[c]
