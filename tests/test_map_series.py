@@ -1,0 +1,111 @@
+"""Maps of a scan with their geometry: in a file and back, as scans, as volumes of tensors and scalars."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from ddf_tomo import FileFormatError, Geometry, Reconstruction, XRayTransform
+from ddf_tomo.map_series import MapSeries
+from ddf_tomo.retrieval import Maps
+from tests.test_scan import some_maps
+
+ANGLES = np.linspace(0, np.pi, 12, endpoint=False)
+GEOMETRY = Geometry.from_angles(ANGLES, np.tile([0.0, 0.6], 6), (12, 12, 12), (16, 14))
+
+
+def series(**changes):
+    return MapSeries(some_maps((12, 16, 14)), GEOMETRY, (0.4, 0.8), 25.0, "rods", {"method": "matching"}, **changes)
+
+
+def test_a_file_restores_everything(tmp_path):
+    made = series()
+    made.save(tmp_path / "maps.h5")
+    found = MapSeries.load(tmp_path / "maps.h5")
+    assert (found.geometry, found.distances_m, found.energy_kev) == (GEOMETRY, (0.4, 0.8), 25.0)
+    assert (found.title, dict(found.provenance)) == ("rods", {"method": "matching"})
+    np.testing.assert_array_equal(found.maps.covariance, made.maps.covariance)
+    np.testing.assert_array_equal(Maps.load(tmp_path / "maps.h5").valid, made.maps.valid)
+    assert MapSeries.is_one(tmp_path / "maps.h5")
+    assert [file.name for file in tmp_path.iterdir()] == ["maps.h5"]
+    assert repr(found) == "<MapSeries: 12 views of 16 × 14 pixels>"
+    assert found.wavelength_m == pytest.approx(0.4959e-10, rel=1e-4)  # of 25 keV
+
+
+def test_files_that_hold_no_series(tmp_path):
+    series().maps.save(tmp_path / "maps.h5")
+    assert MapSeries.is_one(tmp_path / "maps.h5")
+    with pytest.raises(FileFormatError, match="maps with their geometry, got maps alone"):
+        MapSeries.load(tmp_path / "maps.h5")
+    (tmp_path / "text.h5").write_text("x")
+    assert not MapSeries.is_one(tmp_path / "text.h5")
+    assert not MapSeries.is_one(tmp_path / "nothing.h5")
+    series().save(tmp_path / "cut.h5")
+    with h5py.File(tmp_path / "cut.h5", "r+") as file:
+        del file["geometry/p"]
+    with pytest.raises(FileFormatError, match=r"cut.h5"):
+        MapSeries.load(tmp_path / "cut.h5")
+
+
+def test_what_does_not_belong_together():
+    with pytest.raises(ValueError, match=r"maps: expected shape \(11, 16, 14\)"):
+        MapSeries(some_maps((12, 16, 14)), GEOMETRY[1:])
+    with pytest.raises(TypeError, match="maps"):
+        MapSeries(3, GEOMETRY)
+    with pytest.raises(ValueError, match="energy_kev"):
+        MapSeries(some_maps((12, 16, 14)), GEOMETRY, energy_kev=-1.0)
+    with pytest.raises(ValueError, match="energy_kev: expected the energy"):
+        _ = MapSeries(some_maps((12, 16, 14)), GEOMETRY).wavelength_m
+    with pytest.raises(TypeError, match="provenance"):
+        MapSeries(some_maps((12, 16, 14)), GEOMETRY, provenance={"a": object()}).save("x.h5")
+
+
+def test_scans_know_distances_and_air():
+    many = series()
+    np.testing.assert_allclose(many.scan("attenuation").data[..., 0], -np.log(many.maps.transmission))
+    one = MapSeries(many.maps, GEOMETRY, (0.4,))
+    assert np.ptp(one.scan("attenuation").weights) > 0  # with the errors of propagation contrast
+    assert many.scan().provenance == {"data_unit": "1e-12 rad^2", "method": "matching", "energy_kev": 25.0}
+    assert many._sides() == "rows"  # of MUMOTT's axes, rows run across the rotation axis
+    turned = Geometry(GEOMETRY.p, GEOMETRY.k, GEOMETRY.j, 0.0, 0.0, (12, 12, 12), (14, 16))
+    assert MapSeries(some_maps((12, 14, 16)), turned)._sides() == "columns"
+
+
+def test_scalars_on_the_same_grid(tmp_path):
+    """A cube of attenuation and δ, from transmissions and displacements that were computed from it."""
+    volume = np.zeros((12, 12, 12, 1))
+    volume[3:8, 4:9, 5:10] = 1.0
+    path = XRayTransform(GEOMETRY)(volume)[..., 0]
+    mu, delta, pixel, distance = 200.0, 3e-8, 1e-5, 2.0
+    slope = np.stack(np.gradient(path, axis=(1, 2)), -1)
+    maps = some_maps(
+        (12, 16, 14),
+        transmission=np.exp(-mu * pixel * path),
+        displacement=-delta * slope * distance / pixel,  # u = (d/s) α, α = -grad of the integral of δ
+        transmission_error=np.full(path.shape, 1e-4),
+        displacement_error=np.full((*path.shape, 2), 1e-3),
+        covariance=np.stack([path, 0 * path, path], -1),
+    )
+    found = MapSeries(maps, GEOMETRY, (1.0, 2.0)).reconstruct(
+        checkpoint=tmp_path / "state", ell_max=0, weight=1e-3, binning=1
+    )
+    inside = np.s_[4:7, 5:8, 6:9]
+    assert found.coefficients.shape == (12, 12, 12, 1)
+    np.testing.assert_allclose(found.scalars["attenuation_per_m"][inside], mu, rtol=0.1)
+    np.testing.assert_allclose(found.scalars["refractive_decrement"][inside].mean(), delta, rtol=0.15)
+    assert sorted(file.name for file in (tmp_path / "state").iterdir()) == ["0", "1", "2"]
+    found.save(tmp_path / "volume.h5")
+    again = Reconstruction.load(tmp_path / "volume.h5")
+    np.testing.assert_array_equal(again.scalars["attenuation_per_m"], found.scalars["attenuation_per_m"])
+    assert "also: attenuation_per_m, refractive_decrement" in again.summary()
+    found.save(tmp_path / "volume.vti")
+    assert b"refractive_decrement" in (tmp_path / "volume.vti").read_bytes()
+    coarse = MapSeries(maps, GEOMETRY, (1.0, 2.0)).reconstruct(scalars="phase", ell_max=0, weight=1e-3, binning=2)
+    assert list(coarse.scalars) == ["refractive_decrement"]
+    mass = 8 * coarse.scalars["refractive_decrement"].sum()  # of as many small voxels
+    assert mass == pytest.approx(found.scalars["refractive_decrement"].sum(), rel=0.1)
+    with pytest.raises(ValueError, match="scalars: expected one of"):
+        MapSeries(maps, GEOMETRY).reconstruct(scalars=["density"])
+    with pytest.raises(ValueError, match=r"scalars\['x'\]: expected shape \(12, 12, 12\)"):
+        Reconstruction(found.coefficients, 0, GEOMETRY, found.response, scalars={"x": np.ones((3, 3, 3))})
