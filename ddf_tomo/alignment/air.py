@@ -21,7 +21,8 @@ from ddf_tomo.retrieval.maps import Maps
 
 QUANTITIES = ("transmission", "displacement", "covariance", "visibility")
 MARGIN = 1 / 16  # of the columns at either side, for "margins"
-BLOCKS = 16  # of air, for the jackknife: longer than what the windows of a retrieval tie together
+TILES = 5  # along each side of the detector, for the jackknife: wider than what the windows of a retrieval tie together
+FEWEST_TILES = 4
 MOST_ORDER, MOST_DRIFT = 2, 20
 DIAGONAL = (0, 6, 11, 15, 18, 20)  # of the upper triangle of the error matrix
 
@@ -134,7 +135,7 @@ def calibrate_blur(
     """Blur, displacement and transmission of the instrument in each view, from regions of air.
 
     In each view a polynomial over the detector is fitted to the valid pixels of air, weighted with their standard
-    errors. Its own errors come from a jackknife over blocks of neighbouring pixels [Quenouille 1956, Biometrika 43,
+    errors. Its own errors come from a jackknife over tiles of neighbouring pixels [Quenouille 1956, Biometrika 43,
     353], as neighbours share their windows and are not independent.
 
     Parameters
@@ -232,7 +233,7 @@ def _terms(shape: Any, exponents: tuple[tuple[int, int], ...]) -> NDArray[np.flo
 def _fit(
     terms: NDArray[Any], value: NDArray[Any], error: NDArray[Any], mask: NDArray[np.bool_], name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coefficients ``(channels, terms)`` in one view, and their covariance by a jackknife over blocks."""
+    """Coefficients ``(channels, terms)`` in one view, and their covariance by a jackknife over tiles."""
     phi, q, sigma = terms[mask], value[mask].astype(np.float64), error[mask].astype(np.float64)
     usable = np.isfinite(q) & np.isfinite(sigma) & (sigma > 0)
     if not np.isfinite(q).all():
@@ -240,7 +241,7 @@ def _fit(
     # Without errors (as of exact maps) all pixels count alike.
     typical = np.median(sigma[usable]) if usable.any() else 1.0
     weights = np.where(usable, (typical / np.where(usable, sigma, 1)) ** 2, 0 if usable.any() else 1)
-    parts = np.array_split(np.arange(len(phi)), min(BLOCKS, len(phi)))
+    parts = _tiles(mask)
     normal = np.stack([np.einsum("nt,nc,ns->cts", phi[b], weights[b], phi[b]) for b in parts])
     right = np.stack([np.einsum("nt,nc,nc->ct", phi[b], weights[b], q[b]) for b in parts])
 
@@ -252,6 +253,17 @@ def _fit(
     apart = without - without.mean(0)
     count = len(parts)
     return found, (count - 1) / count * np.einsum("bct,bcs->cts", apart, apart)
+
+
+def _tiles(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Which of the pixels in a mask lie in the same tile of the detector."""
+    row, column = (np.arange(n) * TILES // n for n in mask.shape)
+    tile = (row[:, None] * TILES + column)[mask]
+    order = np.argsort(tile, kind="stable")
+    ends = np.flatnonzero(np.diff(tile[order])) + 1
+    if len(ends) + 1 >= FEWEST_TILES:
+        return np.split(order, ends)
+    return np.array_split(np.arange(len(tile)), min(TILES**2, len(tile)))
 
 
 def _smooth(values: NDArray[Any], covariances: NDArray[Any], degree: int) -> tuple[Any, Any, float]:

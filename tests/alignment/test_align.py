@@ -67,7 +67,7 @@ def test_errors_are_of_the_size_that_is_stated():
     truth = jitter(nominal, 0.4)
     found = [
         align(measured(truth, IsotropicResponse(), 0.04, nominal, seed), search=0, levels=1, progress=False)
-        for seed in range(6)
+        for seed in range(5)
     ]
     spread = np.std([each.offsets for each in found], axis=0, ddof=1)
     stated = np.mean([each.offset_errors for each in found], axis=0)
@@ -76,14 +76,15 @@ def test_errors_are_of_the_size_that_is_stated():
 
 
 def test_rotations():
-    truth = jitter(size=0.5, rotation=0.02)
-    found = align(measured(truth, IsotropicResponse(), noise=0.005), rotations=True, levels=1, progress=False)
-    left = Freedom(NOMINAL, rotations=True).without_gauge(
-        torch.from_numpy(np.concatenate([found.offsets, found.rotations], axis=1) - truth)
-    )
-    assert np.median(np.abs(left[:, :2])) < 0.05
-    assert np.median(np.abs(left[:, 2:])) < 0.4 * np.median(np.abs(truth[:, 2:]))
+    """Tensor data tell them by their directions as well; rotations of 3° move the rim by less than half a pixel."""
+    truth = jitter(size=0.5, rotation=0.05)
+    found = align(measured(truth, noise=0.005), rotations=True, levels=1, search=0, iterations=4, progress=False)
+    freedom = Freedom(NOMINAL, rotations=True)
+    corrections = np.concatenate([found.offsets, found.rotations], axis=1)
+    left, there = (freedom.without_gauge(torch.from_numpy(c)).numpy() for c in (corrections - truth, truth))
+    assert (np.sqrt((left**2).mean(0)) < np.array([0.05, 0.05, 0.2, 0.2, 0.2]) * np.sqrt((there**2).mean(0))).all()
     assert (found.rotation_errors > 0).all()
+    assert "rotations: up to" in found.summary()
 
 
 def test_a_smooth_drift():
