@@ -4,6 +4,7 @@ from ddf_tomo.operators.base import LinearOperator, stack
 from ddf_tomo.operators.blur_kernels import TwoComponentKernel
 from ddf_tomo.operators.checks import check_adjoint, check_linear
 from ddf_tomo.operators.directional_blur import DirectionalBlur
+from ddf_tomo.operators.free_form_blur import FreeFormBlur
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.operators.normal import FastNormal
 from ddf_tomo.operators.observability import Observability, automatic_ell_max, observability
@@ -28,6 +29,7 @@ __all__ = [
     "DirectionalBlur",
     "DirectionalVisibilityResponse",
     "FastNormal",
+    "FreeFormBlur",
     "IsotropicResponse",
     "LinearOperator",
     "ModulatedImaging",

@@ -32,7 +32,6 @@ __all__ = ["DirectionalBlur"]
 METHODS = ("auto", "plain", "low-rank")
 WIDEST = 1e3  # square pixels: the sum over neighbours takes as long as the blur is wide
 SHARPEST = -0.5  # noise makes covariances slightly negative, which sharpens
-Outcome = list[tuple[float | Tensor, Tensor]]
 
 
 class DirectionalBlur(LinearOperator):
@@ -107,27 +106,26 @@ class DirectionalBlur(LinearOperator):
     def _apply_adjoint(self, y: Tensor) -> Tensor:
         return self._gathered(y) if self.conservative else self._scattered(y)
 
+    # In float64, whatever the images: coefficients of white noise are a hundred times larger than it.
     def _gathered(self, images: Tensor) -> Tensor:
         if self.low_rank:
             return self.low_rank(images)
-        stack = as_stack(prefilter(images))
-        found = gathered(stack, self.displacement.to(images.dtype), self._typed(images), plain=self.method == "plain")
-        return as_images(found, images)
+        stack = as_stack(prefilter(images.double()))
+        found = gathered(stack, self.displacement.double(), self._components(), plain=self.method == "plain")
+        return as_images(found, images).to(images.dtype)
 
     def _scattered(self, images: Tensor) -> Tensor:
         if self.low_rank:
             return transposed(self.low_rank, images)
-        stack, u = as_stack(images), self.displacement.to(images.dtype)
+        stack, u, plain = as_stack(images.double()), self.displacement.double(), self.method == "plain"
         found = sum_of(
-            sample(
-                _shared(share, stack), u, covariance + _basis(covariance), transposed=True, plain=self.method == "plain"
-            )
-            for share, covariance in self._typed(images)
+            sample(_shared(share, stack), u, covariance + _basis(covariance), transposed=True, plain=plain)
+            for share, covariance in self._components()
         )
-        return transposed(prefilter, as_images(found, images))
+        return transposed(prefilter, as_images(found, images)).to(images.dtype)
 
-    def _typed(self, like: Tensor) -> Outcome:
-        return [(s.to(like) if isinstance(s, Tensor) else s, c.to(like.dtype)) for s, c in self.components]
+    def _components(self) -> list[Component]:
+        return [(s.double() if isinstance(s, Tensor) else s, c.double()) for s, c in self.components]
 
 
 def gathered(stack: Tensor, displacement: Tensor, components: list[Component], *, plain: bool = False) -> Tensor:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -27,10 +26,12 @@ from ddf_tomo.operators.base import sum_of
 LANES = 8  # images that compiled code takes at once
 # Standard deviations after which Gaussians are cut off: what is left out is 3e-7 and 1e-14 of their sum.
 REACH = {torch.float32: 5.5, torch.float64: 8.0}
+AT_ONCE = 1 << 22  # numbers of a part of plain sums
 
 
-class Tap(NamedTuple):
-    """One neighbour of each pixel: its place in the flat image, weight, and ``p = M⁻¹ (x − u − n)``; made by `taps`."""
+class Taps(NamedTuple):
+    """Some neighbours of each pixel, made by `taps`: their places in the flat image and weights, both of shape
+    (neighbour, row, column), and ``p = M⁻¹ (x − u − n)``, (neighbour, row, column, 2)."""
 
     place: Tensor
     weight: Tensor
@@ -62,13 +63,15 @@ def inverse(matrix: Tensor) -> Tensor:
     return torch.stack([kk, -jk, jj], -1) / (jj * kk - jk**2)[..., None]
 
 
-def taps(displacement: Tensor, matrix: Tensor, reach: float) -> Iterator[Tap]:
+def taps(displacement: Tensor, matrix: Tensor, reach: float, images: int = 1) -> Iterator[Taps]:
     """All neighbours n of the points ``x − u`` within ``reach`` standard deviations, as one reads the formula.
+
+    They come in parts, so that memory is bounded for that many ``images``.
 
     Examples
     --------
     >>> found = list(taps(torch.zeros(3, 3, 2), torch.tensor([1.0, 0.0, 1.0]).expand(3, 3, 3), 6.0))
-    >>> round(sum(float(tap.weight[0, 0]) for tap in found), 9)
+    >>> round(sum(float(part.weight[:, 0, 0].sum()) for part in found), 9)
     1.0
     """
     displacement, matrix = displacement.double(), matrix.double()
@@ -77,20 +80,21 @@ def taps(displacement: Tensor, matrix: Tensor, reach: float) -> Iterator[Tap]:
     point = torch.stack(grid, -1) - displacement
     nearest = point.round().long()
     a, b, d = inverse(matrix).unbind(-1)
-    far_j, far_k = (math.ceil(reach * math.sqrt(float(matrix[..., axis].max())) + 0.5) for axis in (0, 2))
+    far = (math.ceil(reach * math.sqrt(float(matrix[..., axis].max())) + 0.5) for axis in (0, 2))
+    lags = torch.cartesian_prod(*(torch.arange(-n, n + 1, device=matrix.device) for n in far))
 
-    def all_taps() -> Iterator[Tap]:
-        for lag_j, lag_k in product(range(-far_j, far_j + 1), range(-far_k, far_k + 1)):
-            n = nearest + torch.tensor([lag_j, lag_k], device=matrix.device)
+    def all_taps() -> Iterator[Taps]:
+        for lag in lags.split(max(1, AT_ONCE // (rows * columns * images))):
+            n = nearest + lag[:, None, None]
             y_j, y_k = (point - n).unbind(-1)
             p = torch.stack([a * y_j + b * y_k, b * y_j + d * y_k], -1)
             square = p[..., 0] * y_j + p[..., 1] * y_k
             weight = torch.where(square <= reach**2, torch.exp(-0.5 * square), 0)
-            yield Tap(mirrored(n[..., 0], rows) * columns + mirrored(n[..., 1], columns), weight, p)
+            yield Taps(mirrored(n[..., 0], rows) * columns + mirrored(n[..., 1], columns), weight, p)
 
-    total = sum_of(tap.weight for tap in all_taps())
-    for tap in all_taps():
-        yield tap._replace(weight=tap.weight / total)
+    total = sum_of(part.weight.sum(0) for part in all_taps())
+    for part in all_taps():
+        yield part._replace(weight=part.weight / total)
 
 
 def sample(
@@ -134,11 +138,14 @@ class _Sample(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         images, displacement, matrix, quadratic, ctx.transposed, ctx.plain = inputs
         ctx.is_first = quadratic is None
+        ctx.set_materialize_grads(False)  # a sum over neighbours for a tangent of zeros would be a waste
         ctx.save_for_backward(images, displacement, matrix)
         ctx.save_for_forward(images, displacement, matrix)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        if gradient is None:
+            return (None,) * 6
         if not ctx.is_first:
             raise NotImplementedError("image formation is differentiable once, and its tangents are not")
         images, displacement, matrix = ctx.saved_tensors
@@ -187,33 +194,35 @@ def _quadratic(q: Tensor, p: Tensor) -> Tensor:
 
 
 def _plain_sums(images: Tensor, u: Tensor, matrix: Tensor, quadratic: Tensor | None, transposed: bool) -> Tensor:
-    reach, flat = REACH[images.dtype], images.reshape(-1, images.shape[-1])
+    flat = images.reshape(-1, images.shape[-1])
+    neighbours = partial(taps, u, matrix, REACH[images.dtype], images.shape[-1])
     result = torch.zeros_like(images, memory_format=torch.contiguous_format)
     rows = result.view(flat.shape)
     q = None if quadratic is None else quadratic.detach().double()
-    mean = 0 if q is None else sum_of(tap.weight * _quadratic(q, tap.p) for tap in taps(u, matrix, reach))
-    for tap in taps(u, matrix, reach):
-        weight = tap.weight if q is None else tap.weight * (_quadratic(q, tap.p) - mean)
-        column, place = weight.reshape(-1, 1).to(images.dtype), tap.place.reshape(-1)
+    mean = 0 if q is None else sum_of((part.weight * _quadratic(q, part.p)).sum(0) for part in neighbours())
+    for part in neighbours():
+        weight = part.weight if q is None else part.weight * (_quadratic(q, part.p) - mean)
+        weight, place = weight.flatten(1)[..., None].to(images.dtype), part.place.flatten(1)
         if transposed:
-            rows.index_add_(0, place, column * flat)
+            rows.index_add_(0, place.flatten(), (weight * flat).flatten(0, 1))
         else:
-            rows += column * flat[place]
+            rows += (weight * flat[place]).sum(0)
     return result
 
 
 def _plain_moments(images: Tensor, gradient: Tensor, u: Tensor, matrix: Tensor) -> Tensor:
-    reach, (flat, against) = REACH[images.dtype], (each.reshape(-1, images.shape[-1]) for each in (images, gradient))
+    flat, against = (each.reshape(-1, images.shape[-1]) for each in (images, gradient))
+    neighbours = partial(taps, u, matrix, REACH[images.dtype], images.shape[-1])
 
-    def h(tap: Tap) -> Tensor:
-        return (flat[tap.place.reshape(-1)] * against).sum(-1).reshape(u.shape[:2]).double()
+    def h(part: Taps) -> Tensor:
+        return (flat[part.place.flatten(1)] * against).sum(-1).reshape(part.weight.shape).double()
 
     def powers(a: Tensor, b: Tensor) -> Tensor:
         return torch.stack([a, b, a * a, a * b, b * b], -1)
 
-    mean = sum_of(tap.weight * h(tap) for tap in taps(u, matrix, reach))
+    mean = sum_of((part.weight * h(part)).sum(0) for part in neighbours())
     return sum_of(
-        (tap.weight * (h(tap) - mean))[..., None] * powers(*tap.p.unbind(-1)) for tap in taps(u, matrix, reach)
+        ((part.weight * (h(part) - mean))[..., None] * powers(*part.p.unbind(-1))).sum(0) for part in neighbours()
     )
 
 
@@ -221,7 +230,7 @@ def _compiled_sums(images: Tensor, u: Tensor, matrix: Tensor, quadratic: Tensor 
     from ddf_tomo.operators import _gaussian_kernel as kernel
 
     padded, common = _padded(images), _common(u, matrix, images.dtype)
-    factors = torch.zeros(0, 0, 0) if quadratic is None else quadratic.detach()
+    factors = torch.zeros(0, 0, 0, dtype=torch.float64) if quadratic is None else quadratic.detach()
     of_weights = (common[0], common[1], factors.double().contiguous().numpy(), *common[2:])
     result = torch.zeros_like(padded) if transposed else torch.empty_like(padded)
     sums: Any = kernel.scatter if transposed else kernel.gather

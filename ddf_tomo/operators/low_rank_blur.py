@@ -59,20 +59,17 @@ class LowRank:
             self.error = self.error + factor.detach() * error
 
     def __call__(self, images: Tensor) -> Tensor:
-        total = None
-        for node, weight in zip(self.nodes, self.weights, strict=True):
-            part = weight.to(images.dtype) * self._at_points(fourier_blur(images, node))
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+        blurred = torch.stack([fourier_blur(images, node) for node in self.nodes])
+        weights = self.weights.to(images.dtype)
+        return torch.einsum("irk,i...rk->...rk", weights, self._at_points(blurred))
 
     def _at_points(self, images: Tensor) -> Tensor:
         if not self.moves:
             return images
-        stack = prefilter(images).reshape(-1, *images.shape[-2:]).movedim(0, -1)
-        matrix = images.new_tensor([VARIANCE["gaussian"], 0.0, VARIANCE["gaussian"]])
-        matrix = matrix.expand(*images.shape[-2:], 3)
-        return sample(stack, self.displacement.to(images.dtype), matrix).movedim(-1, 0).reshape(images.shape)
+        wide = images.double()
+        stack = prefilter(wide).reshape(-1, *images.shape[-2:]).movedim(0, -1)
+        matrix = wide.new_tensor([VARIANCE["gaussian"], 0.0, VARIANCE["gaussian"]]).expand(*images.shape[-2:], 3)
+        return sample(stack, self.displacement.double(), matrix).movedim(-1, 0).reshape(images.shape).to(images.dtype)
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:
@@ -135,8 +132,8 @@ def weights_of(field: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
     right = torch.cat([target, torch.ones_like(target[..., :1])], -1)
     weights = torch.linalg.solve(system, right.reshape(-1, count + 1).T)[:count].reshape(count, *field.shape[:-1])
     with torch.no_grad():
-        fitted = torch.einsum("i...,ij,j...->...", weights, system[:count, :count], weights)
-        square = overlap(field, field) - 2 * (weights.movedim(0, -1) * target).sum(-1) + fitted
+        spread = torch.tensordot(system[:count, :count], weights, 1) - 2 * target.movedim(-1, 0)
+        square = overlap(field, field) + (weights * spread).sum(0)
     return weights, square.clamp(min=0).sqrt()
 
 
