@@ -82,8 +82,9 @@ def _ours(name: str, noisy: problems.Problem, expected: problems.Problem, steps:
     start = time.process_time()
     maps = call()
     seconds = time.process_time() - start
-    window = getattr(METHODS[name], "options", {}).get("window", 3.0)
-    limit = problems.bound(expected, noisy.counts, problems.gaussian(float(window)), steps)
+    method = METHODS[name]
+    settings = method.check(dict(method.options), (1, *noisy.sample.shape))
+    limit = problems.bound(expected, noisy.counts, problems.gaussian(settings["window"]), steps)
     gone = ~np.asarray(maps.valid)
     parts = [np.where(gone[..., None], np.nan, part) for part in (maps.displacement, maps.covariance)]
     errors = np.concatenate([maps.displacement_error, maps.covariance_error], -1)
