@@ -1,0 +1,290 @@
+"""The fit of `ddf_tomo.retrieval.matching`, one resolution after the other; the inner loops are compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, pad
+
+from ddf_tomo._threads import in_parallel
+from ddf_tomo.retrieval._filters import along
+from ddf_tomo.retrieval.method import View
+
+Array = NDArray[Any]
+Tick = Callable[[], object]
+
+WIDER = math.sqrt(11 / 6)  # twice a Gaussian window less its square has the noise of one narrower by this
+ROUGHER = 89 / 132  # over the squared width: how quickly that window changes, for noise that is correlated
+CENTRAL = 1.5  # its peak
+SMOOTHED, GATHERED = 5, 3  # standard deviations to which Gaussians reach
+LEAST_TRANSMISSION = 1e-2
+LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
+LEAST_WINDOW = 1.5  # pixels, at coarse resolutions
+COARSE_ITERATIONS = 5
+FINEST_SHIFT = 1.5  # pixels that are found without a coarser start
+FEWEST_FRAMES = 4  # with fewer of them T is taken to be constant in the window as well
+CONVERGED = 0.1  # standard errors: a pixel that moves less is not evaluated again
+FURTHEST = 1.0  # pixels in one iteration
+WIDEST = 25.0  # square pixels: largest eigenvalue of C
+ROWS = 4  # that a thread takes at once
+
+
+class Fit(NamedTuple):
+    """Outcome for one view; ``theta`` holds u, C, κ and ln T, ``errors`` the covariance of T, u, C and κ."""
+
+    transmission: Array
+    theta: Array
+    errors: Array
+    misfit: Array  # squared, over the variance of unit noise
+    freedom: Array
+    residual: Array
+    noise: Array
+    valid: Array
+
+
+class Step(Enum):
+    """Kinds of iterations: until nothing moves; then for slopes in the window, and for what the window left."""
+
+    USUAL, SLOPED, LAST = range(3)
+
+
+def taps(sigma: float, reach: int, *, unit_sum: bool) -> tuple[float, ...]:
+    """Sampled Gaussian for the lags 0 ... ``reach`` standard deviations; peak 1 unless ``unit_sum``."""
+    values = [math.exp(-0.5 * (lag / sigma) ** 2) for lag in range(math.ceil(reach * sigma) + 1)]
+    total = values[0] + 2 * sum(values[1:]) if unit_sum else 1.0
+    return tuple(value / total for value in values)
+
+
+def smooth(images: Tensor, sigma: float, edge: str) -> Tensor:
+    """Gaussian smoothing over the last two axes, without the bias of short kernels."""
+    weights = taps(sigma, SMOOTHED, unit_sum=True)
+    flat = images.reshape(-1, *images.shape[-2:])
+    return along(along(flat, weights, -1, edge=edge), weights, -2, edge=edge).reshape(images.shape)
+
+
+def levels(largest_shift: float) -> int:
+    """How often frames are binned by two to find shifts of this size."""
+    return max(0, math.ceil(math.log2(largest_shift / FINEST_SHIFT)))
+
+
+@dataclass
+class _Problem:
+    """Frames of a view at one resolution, steps last, and what is known of the unknowns."""
+
+    sample: Array  # (distance, row, column, step), smoothed
+    reference: Array  # as it is, less 1
+    alive: Array  # (distance, row, column): 1 where the reference can be used
+    weight: Array  # (distance, row, column, step)
+    reach: Array
+    smoothing: float
+    window: float
+    chosen: Array  # which of u, C, κ, ln T are unknowns of the window
+    pixelwise: bool
+    counts: float
+    transmission: Array
+    theta: Array
+    noise: Array  # variance of one unit of intensity
+    same: Array  # whether sample and reference can have been taken through one mask
+    factor: Array = field(init=False)  # (distance, row, column): what focusing adds to T
+    slope: Array = field(init=False)  # (row, column, unknown, axis)
+    own: Array = field(init=False)
+    sums: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape, unknowns, dtype = self.transmission.shape, len(self.chosen), self.sample.dtype
+        self.pairs = unknowns * (unknowns + 1) // 2
+        channels = self.pairs + unknowns + 2
+        self.terms = np.zeros((*shape, channels), dtype)
+        self.own = np.zeros((*shape, 1 + unknowns), dtype)
+        self.change = np.full(shape, np.inf)
+        self.factor = np.ones((len(self.reach), *shape))
+        self.slope = np.zeros((*shape, 7, 2))
+        self._measure_slopes()
+
+    def start(self, theta: Array) -> None:
+        """Begin at these unknowns, C without negative eigenvalues."""
+        self.theta[:] = theta
+        self.theta[..., 2:5] = positive(theta[..., 2:5])
+        self.transmission[:] = np.exp(theta[..., 6])
+        self._measure_slopes()
+
+    def iterate(self, step: Step = Step.USUAL) -> bool:
+        """One step of Gauss-Newton for all pixels; False if none of them needs it."""
+        from ddf_tomo.retrieval import _matching_kernel as kernel
+        from ddf_tomo.retrieval import _matching_windows as windows
+
+        active = (self.change > CONVERGED**2) | (step is Step.LAST)
+        if step is Step.USUAL and not active.any():
+            return False
+        sloped, again = step is Step.SLOPED, step is Step.LAST
+        present = self.transmission, self.theta
+        self._rows(kernel.evaluate, *self._frames(), active, again, *present, self.terms, self.own)
+        self.sums = self._gather(self.terms, self.window, self.pairs if sloped else 0)
+        bounds = FURTHEST, min(kernel.LEAST_SIGMA2 - self.smoothing**2, 0), WIDEST
+        unknowns = sloped, again, self.chosen, self.pixelwise
+        self._rows(windows.update, self.sums, self.slope, *unknowns, *bounds, self.own, *present, self.change)
+        if math.isnan(self.counts):
+            misfit, freedom = self.sums[..., self.pairs + len(self.chosen) :][..., :2].astype(float).transpose(2, 0, 1)
+            freedom = freedom - 0.5 * len(self.chosen)  # a Gaussian's squares sum to half of what it does
+            self.noise = np.where(freedom > 0, misfit / np.where(freedom > 0, freedom, 1), 0)
+        self.change /= np.maximum(self.noise, 1e-12)
+        self._measure_slopes()
+        return True
+
+    def outcome(self) -> Fit:
+        """Estimates and their covariance, from the last iteration's normal matrices."""
+        from ddf_tomo.retrieval import _matching_kernel as kernel
+        from ddf_tomo.retrieval import _matching_windows as windows
+
+        shape, unknowns, dtype = self.transmission.shape, len(self.chosen), self.sample.dtype
+        spread, added, own = (np.zeros((*shape, n), dtype) for n in (self.pairs, self.pairs, 5 + 2 * unknowns))
+        curvature = ROUGHER / self.window**2
+        present = self.transmission, self.theta
+        self._rows(kernel.scores, *self._frames(), curvature, *present, spread, added, own)
+        spreads = WIDER**2 * self._gather(spread, self.window / math.sqrt(2))
+        noises = self._gather(added, self.window)
+        size = unknowns + self.pixelwise
+        errors, valid = np.zeros((*shape, size, size)), np.zeros(shape, bool)
+        given = self.sums, spreads, noises, own, self.transmission, self.pixelwise, CENTRAL
+        self._rows(windows.errors, *given, errors, valid)
+        seen = own[..., 0] > 0
+        transmission = self.transmission
+        if self.pixelwise and not seen.all():
+            sums = self._gather(np.stack([seen, seen * transmission], -1), self.window)
+            around = sums[..., 1] / np.maximum(sums[..., 0], 1e-30)
+            transmission = np.where(seen | (sums[..., 0] < 1e-6), transmission, around)
+        misfit, freedom, residual = np.moveaxis(own[..., 2:5].astype(float), -1, 0)
+        return Fit(transmission, self.theta, errors, misfit, freedom, residual, self.noise, valid & self.same)
+
+    def _frames(self) -> tuple[Any, ...]:
+        frames = self.sample, self.reference, self.alive, self.weight, self.reach, self.factor
+        return *frames, self.slope, self.noise, self.smoothing**2, self.chosen, self.pixelwise
+
+    def _rows(self, work: Callable[..., None], *arguments: Any) -> None:
+        in_parallel(len(self.transmission), ROWS, lambda start, stop: work(*arguments, start, stop))
+
+    def _gather(self, terms: Array, window: float, sloped: int = 0) -> Array:
+        """Sums over a Gaussian window; of the first ``sloped`` channels first moments, down and across, as well."""
+        from ddf_tomo.retrieval import _matching_windows as windows
+
+        rows, columns, channels = terms.shape
+        one = taps(window, GATHERED, unit_sum=False)
+        both = np.array((*one[:0:-1], *one), terms.dtype)
+        half, sums = (np.empty((rows, columns, channels + n * sloped), terms.dtype) for n in (1, 2))
+        self._rows(windows.gather_down, terms, both, sloped, half)
+        self._rows(windows.gather_across, half, both, sloped, sums)
+        return sums
+
+    def _measure_slopes(self) -> None:
+        for axis in (0, 1):
+            if self.theta.shape[axis] > 1:
+                self.slope[..., axis] = np.gradient(self.theta, axis=axis)
+        np.clip(self.slope, -0.5, 0.5, out=self.slope)
+        if len(self.reach) > 1:
+            divergence = self.slope[..., 0, 0] + self.slope[..., 1, 1]
+            self.factor = np.clip(1 - self.reach[:, None, None] * divergence, 0.5, 2)
+
+
+def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
+    """Fit one view, from coarse to fine."""
+    sample, reference = view.sample, view.reference
+    weights = view.weights.expand_as(sample).to(sample)
+    if not (weights > 0).all():
+        living = (weights > 0).to(sample)
+        sample, reference = (_filled(each, living) for each in (sample, reference))
+    ticks = sample.shape[0] * sample.shape[1]
+    coarser = None
+    for level in range(levels(options["largest_shift"]), -1, -1):
+        problem = _problem(View(sample, reference, weights, view.reach, view.counts), options, level)
+        if coarser is not None:
+            start = _finer(coarser.theta, problem.transmission.shape)
+            problem.start(start * np.array([2, 2, 4, 4, 4, 1, 1]))
+        more = True
+        for _ in range(COARSE_ITERATIONS if level else options["iterations"]):
+            more = more and problem.iterate()
+            for _ in range(0 if level else ticks):
+                tick()
+        coarser = problem
+    problem.iterate(Step.SLOPED)
+    problem.iterate(Step.LAST)
+    return problem.outcome()
+
+
+def _filled(frames: Tensor, living: Tensor) -> Tensor:
+    """Dead pixels from their living neighbours."""
+    known = smooth(living, 1.0, "constant")
+    guess = smooth(frames * living, 1.0, "constant") / known.clamp(min=1e-6)
+    return torch.where((living > 0) | (known < 1e-3), frames, guess)
+
+
+def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
+    """Frames ``(distance, step, row, column)`` binned, smoothed and turned to steps last; T of unmoved frames."""
+    from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LEAST_MASS
+
+    sample, reference, weights = view[:3]
+    dtype, smoothing, bins = sample.dtype, options["smoothing"], 2**level
+    window = WIDER * options["window"]
+    if level:
+        window = max(window / bins, LEAST_WINDOW)
+        living = avg_pool2d((weights > 0).to(dtype), bins)
+        sample, reference, weights = (avg_pool2d(each, bins) for each in (sample, reference, weights))
+        weights = torch.where(living > 0.75, weights, 0)
+    living = (weights > 0).to(dtype)
+    weights = weights * ((smooth(living, smoothing, "constant") - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
+    sample, beam = smooth(sample, smoothing, "replicate"), smooth(reference, smoothing, "replicate")
+    both, square = (smooth((beam * each * weights).sum((0, 1)), window, "constant") for each in (sample, beam))
+    transmission = (both / square.clamp(min=1e-30)).clamp(min=LEAST_TRANSMISSION).double().numpy()
+    # A blur takes contrast: a pattern that the sample's frames have and the reference's lack is another mask's.
+    scaled = sample / torch.as_tensor(transmission).to(sample)
+    contrasts = torch.stack([(each - each.mean(1, keepdim=True)).square().sum((0, 1)) for each in (beam, scaled)])
+    contrast = smooth(contrasts, window, "constant")
+    theta = np.zeros((*transmission.shape, 7))
+    theta[..., 6] = np.log(transmission)
+    pixelwise = sample.shape[0] * sample.shape[1] >= FEWEST_FRAMES
+    counts = view.counts * bins**2
+
+    def steps_last(images: Tensor) -> Array:
+        return images.movedim(1, -1).contiguous().numpy()
+
+    return _Problem(
+        sample=steps_last(sample),
+        reference=steps_last(reference - 1),
+        alive=living.amax(1).double().numpy(),
+        weight=steps_last(weights),
+        reach=view.reach.double().numpy(),
+        smoothing=smoothing,
+        window=window,
+        chosen=np.array([0, 1, 2, 3, 4] + [5] * options["background"] + [6] * (not pixelwise)),
+        pixelwise=pixelwise,
+        counts=counts,
+        transmission=transmission,
+        theta=theta,
+        noise=np.full(transmission.shape, 0.0 if math.isnan(counts) else 1 / counts),
+        same=(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]).numpy(),
+    )
+
+
+def _finer(values: Array, shape: tuple[int, ...]) -> Array:
+    """Maps ``(row, column, channel)`` at twice the resolution."""
+    images = torch.as_tensor(values).movedim(-1, 0)[None]
+    images = interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+    rows, columns = (size - have for size, have in zip(shape, images.shape[-2:], strict=True))
+    return pad(images, (0, columns, 0, rows), mode="replicate")[0].movedim(0, -1).numpy()
+
+
+def positive(covariance: Array) -> Array:
+    """Negative eigenvalues of C, ``(..., 3)``, set to zero; axes stay."""
+    jj, jk, kk = np.moveaxis(covariance, -1, 0)
+    mean, radius = 0.5 * (jj + kk), np.hypot(0.5 * (jj - kk), jk)
+    large, small = np.maximum(mean + radius, 0), np.maximum(mean - radius, 0)
+    kept = np.divide(0.5 * (large - small), radius, out=np.zeros_like(radius), where=radius > 0)
+    half, mean = 0.5 * (jj - kk) * kept, 0.5 * (large + small)
+    return np.stack([mean + half, jk * kept, mean - half], -1)

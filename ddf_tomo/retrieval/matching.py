@@ -1,0 +1,133 @@
+"""Matching: displacement and blur of the full, non-linear model, by Gauss-Newton in a window around each pixel.
+
+A frame behind the sample is ``I_m(x) = T [G_C * R_m](x − u)`` (De Marco et al. 2023, Opt. Express 31, 635, match it by
+trial shifts; Smith et al. 2022, PLoS ONE 17, e0273315, add a directional blur). By the heat equation
+``∂(G_C * R)/∂C_ab = ½ ∂_a ∂_b (G_C * R)``, so one Gaussian around ``x − u`` and its moments give the model and all of
+its derivatives, without interpolation and without a limit to shift or blur. What makes the answer and its error bars
+right:
+
+* the sample is smoothed by a Gaussian too (``smoothing``): the kernel of the reference has then the covariance
+  ``C + σ²``, is never narrower than its sampling resolves, and ``C`` may come out as zero, or below where noise says so.
+  Because the sample is smoothed *after* it was moved, slopes of u and T enter that kernel, to first order;
+* light starts with the blur of its own place. Kernels that arrive where C changes are therefore skewed (first order
+  in ∇C, third derivatives of the reference), which would read as a displacement of some hundredths of a pixel;
+* T belongs to a pixel and is eliminated there (Schur complement) before the window sums, as in ``differential``;
+* every pixel is evaluated at its own unknowns, and the window solves for what they have in common, slopes taken off:
+  contrast that changes over the window does not pull the answer to one side. A last step fits what the window left
+  (twicing; Stuetzle & Mittal 1979): no bias by the curvature of the maps, at equal noise;
+* noise of the reference adds known terms to the normal matrix and to the score (errors in variables): Gaussian
+  moments, taken off exactly. Its level comes from the gain, or from the misfit in the window;
+* standard errors propagate the noise of both frames, correlated by smoothing and blur, through the fit (a sandwich).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddf_tomo._checks import flag, integer, message, number
+from ddf_tomo.retrieval import _matching_fit
+from ddf_tomo.retrieval._matching_fit import GATHERED, LEAST_TRANSMISSION, LEAST_WINDOW, SMOOTHED, WIDER, levels
+from ddf_tomo.retrieval.maps import Maps
+from ddf_tomo.retrieval.method import Method, View
+
+MANY_FRAMES = 10  # with fewer of them the window grows, unless it is given
+TRIANGLE = np.triu_indices(6)
+
+
+class _Matching:
+    """The non-linear retrieval as a method of `ddf_tomo.retrieval.retrieve`.
+
+    Options: ``window``, standard deviation in pixels of a Gaussian window of equal noise; ``smoothing``, of the
+    Gaussian that smooths frames; ``background``, fit a share of light without pattern; ``largest_shift`` in pixels,
+    for the coarsest resolution to start at; ``iterations``, at most; ``positive``, set negative eigenvalues of C to
+    zero (averages of C are then biased where it is below its error).
+    """
+
+    options: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.options = {
+            "window": None,
+            "smoothing": 1.0,
+            "background": False,
+            "largest_shift": 3.0,
+            "iterations": 8,
+            "positive": False,
+        }
+
+    def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        rows, columns = shape[-2:]
+        window = options["window"]
+        if window is None:
+            window = 2 * max(1.0, MANY_FRAMES / (shape[0] * shape[1])) ** 0.5
+        checked = {
+            "window": number(window, "window", low=0.5, high=max(rows, columns, 1)),
+            "smoothing": number(options["smoothing"], "smoothing", low=0.7, high=10),
+            "background": flag(options["background"], "background"),
+            "largest_shift": number(options["largest_shift"], "largest_shift", low=0.1, high=100),
+            "iterations": integer(options["iterations"], "iterations", low=1, high=100),
+            "positive": flag(options["positive"], "positive"),
+        }
+        least = 2 * int(np.ceil(SMOOTHED * checked["smoothing"])) + 1 << levels(checked["largest_shift"])
+        if min(rows, columns) < least:
+            hint = "Smoothing, and binning for large shifts, want as many"
+            raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
+        return checked
+
+    def halo(self, options: dict[str, Any]) -> int:
+        smoothed, window, bins = options["smoothing"], WIDER * options["window"], 2 ** levels(options["largest_shift"])
+        gathered = GATHERED * max(window, LEAST_WINDOW * bins)
+        return int(np.ceil(3 * gathered + SMOOTHED * smoothed * bins + options["largest_shift"] + 8))
+
+    def passes(self, options: dict[str, Any]) -> int:
+        iterations: int = options["iterations"]
+        return iterations
+
+    def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
+        return _maps(
+            _matching_fit.fit(View(*(each.detach() for each in view[:4]), view.counts), options, tick), view, options
+        )
+
+
+METHOD: Method = _Matching()
+
+
+def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
+    """The outcome as maps: T with the background in it, what is not valid set to zero."""
+    background, kappa = options["background"], fit.theta[..., 5]
+    valid = fit.valid & np.isfinite(fit.theta).all(-1) & ~np.isnan(fit.errors).any((-2, -1))
+    valid &= fit.transmission > 2 * LEAST_TRANSMISSION
+    errors = np.where(valid[..., None, None], fit.errors, np.inf)
+    if background:
+        # T as share of the intensity is T (1 + κ).
+        errors[..., 0, :] = (1 + kappa)[..., None] * errors[..., 0, :] + fit.transmission[..., None] * errors[..., 6, :]
+        errors[..., :, 0] = (1 + kappa)[..., None] * errors[..., :, 0] + fit.transmission[..., None] * errors[..., :, 6]
+    variances = np.diagonal(errors, axis1=-2, axis2=-1)
+    deviations = np.sqrt(np.where(variances > 0, variances, np.inf))
+    theta = np.where(valid[..., None], fit.theta, 0)
+    if options["positive"]:
+        theta[..., 2:5] = _matching_fit.positive(theta[..., 2:5])
+    nothing = np.zeros_like(kappa)
+    freedom = np.where(fit.freedom > 0, fit.freedom * fit.noise, 1)
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, device=view.sample.device).to(view.sample.dtype)
+
+    return Maps(
+        transmission=tensor(fit.transmission * (1 + theta[..., 5])),
+        displacement=tensor(theta[..., :2]),
+        covariance=tensor(theta[..., 2:5]),
+        background=tensor(theta[..., 5]),
+        transmission_error=tensor(deviations[..., 0]),
+        displacement_error=tensor(deviations[..., 1:3]),
+        covariance_error=tensor(deviations[..., 3:6]),
+        background_error=tensor(deviations[..., 6] if background else nothing),
+        residual=tensor(fit.residual),
+        valid=torch.as_tensor(valid),
+        chi2=None if np.isnan(view.counts) else tensor(np.where(fit.freedom > 0, fit.misfit / freedom, 0)),
+        error_matrix=tensor(errors[..., *TRIANGLE]),
+    )
