@@ -69,6 +69,7 @@ notebooks: $(VENV)/.for-notebooks ## run the tutorials; with their figures they 
 
 figures: $(VENV)/.for-tests ## draw the figures of the manual again
 	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/figures_waves.py
 
 format: $(VENV)/.for-tests ## format the code
 	$(BIN)/ruff check --fix .

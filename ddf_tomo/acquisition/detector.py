@@ -181,7 +181,7 @@ def correct(
     dark
         Readings without beam: a number, ``(rows, columns)`` or a stack ``(frame, rows, columns)``, which is averaged.
     flat
-        Readings of the open beam, in the same forms.
+        Readings of the open beam: a number, ``(rows, columns)`` or a stack ``(frame, rows, columns)``.
     saturation
         Readings of this and more are not valid; None for none.
 

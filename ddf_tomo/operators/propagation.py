@@ -16,6 +16,8 @@ from torch import Tensor
 from ddf_tomo._checks import NOT_NUMBERS, check_shape, choice, dense, integer, message, number, real_array, size_tuple
 from ddf_tomo.operators._gaussian import gaussian_blur
 
+__all__ = ["FresnelPropagator", "aliased_share", "polychromatic_intensity"]
+
 BOUNDARIES = ("edge", "zero", "periodic")
 MOST_PAD, ALWAYS_PAD = 2, 512  # frames and pixels on each side; beyond both, a larger frame is the better answer
 TAPER = 0.8  # of the band that is kept, where less than all is: from here it fades, so that its end does not ring
