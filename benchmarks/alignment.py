@@ -50,7 +50,7 @@ def run(quick: bool = False, size: int | None = None, peers: bool = True) -> Ite
         start = time.perf_counter()
         found = align(replace(scan, geometry=nominal), progress=False, **options)
         seconds = time.perf_counter() - start
-        stated = f"; stated {np.median(np.linalg.norm(found.offset_errors, axis=1)):.3f}"
+        stated = f"; stated {np.median(np.linalg.norm(found.offset_error, axis=1)):.3f}"
         yield _row(f"align, {name}: median error", found.offsets, truth, nominal, stated, **bar)
         yield Row(f"align, {name}: time", seconds, "s")
     if peers and importlib.util.find_spec("mumott"):

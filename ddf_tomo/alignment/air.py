@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import NOT_NUMBERS, check_shape, flag, integer, message, of_kind
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, choice, flag, integer, message, of_kind
 from ddf_tomo._scan_arrays import as_numpy
 from ddf_tomo.retrieval.maps import Maps
 
@@ -52,8 +52,7 @@ class AirCalibration:
 
     def at_centre(self, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values of a ``quantity`` at the centre of the detector and their standard errors, ``(views, channels)``."""
-        if quantity not in self.coefficients:
-            raise ValueError(message("quantity", "one of " + ", ".join(map(repr, self.coefficients)), repr(quantity)))
+        choice(quantity, "quantity", tuple(self.coefficients))
         return self.coefficients[quantity][..., 0], np.sqrt(self.covariances[quantity][..., 0, 0])
 
     def apply(self, maps: Maps, *, transmission: bool = True) -> Maps:

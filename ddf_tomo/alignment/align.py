@@ -44,10 +44,10 @@ class Alignment:
     ----------
     geometry
         The corrected geometry.
-    offsets, offset_errors
+    offsets, offset_error
         What was added to ``j_offset`` and ``k_offset``, in pixels, and its standard errors; shape ``(views, 2)``.
         Infinite where no data can tell.
-    rotations, rotation_errors
+    rotations, rotation_error
         Rotations of the frames about their own p, j, k in radians (`ddf_tomo.operators.geometry_gradient.corrected`),
         and their standard errors; shape ``(views, 3)``. Zero if they were not asked for.
     residuals
@@ -63,8 +63,8 @@ class Alignment:
     geometry: Geometry
     offsets: NDArray[np.float64]
     rotations: NDArray[np.float64]
-    offset_errors: NDArray[np.float64]
-    rotation_errors: NDArray[np.float64]
+    offset_error: NDArray[np.float64]
+    rotation_error: NDArray[np.float64]
     residuals: tuple[float, ...]
     binning: tuple[int, ...]
     stopped_by: str
@@ -89,11 +89,11 @@ class Alignment:
         """A few lines for a person."""
         lines = [repr(self)]
         for kind, column in (("j", 0), ("k", 1)):
-            offsets, error = self.offsets[:, column], np.median(self.offset_errors[:, column])
+            offsets, error = self.offsets[:, column], np.median(self.offset_error[:, column])
             lines.append(f"along {kind}: {offsets.min():.3g} … {offsets.max():.3g} pixels, standard error {error:.2g}")
         if self.rotations.any():
             largest = np.degrees(np.abs(self.rotations).max())
-            lines.append(f"rotations: up to {largest:.3g}°, error {np.degrees(np.median(self.rotation_errors)):.2g}°")
+            lines.append(f"rotations: up to {largest:.3g}°, error {np.degrees(np.median(self.rotation_error)):.2g}°")
         lines.append(f"residual {self.residuals[0]:.4g} → {self.residuals[-1]:.4g}, stopped by {self.stopped_by}")
         return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.settings.items())])
 
@@ -223,8 +223,8 @@ def align(
         geometry=corrected(scan.geometry, corrections),
         offsets=corrections[:, :2].numpy().copy(),
         rotations=corrections[:, 2:].numpy().copy(),
-        offset_errors=errors[:, :2],
-        rotation_errors=errors[:, 2:] if rotations else np.zeros((views, 3)),
+        offset_error=errors[:, :2],
+        rotation_error=errors[:, 2:] if rotations else np.zeros((views, 3)),
         residuals=(*solution.residuals[1:], left),
         binning=(*done, 1),
         stopped_by=solution.stopped_by,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,8 +62,9 @@ def standard_errors(
     alone = _with_known_volume(at)
     # What stands still whatever the noise was held by hand: no data can tell it.
     ratios = (squares / alone).nan_to_num(0.0).mean(0)
-    scale = torch.where(ratios > 0, math.sqrt(variance) * ratios.sqrt(), torch.inf)
-    return (alone.sqrt() * scale).numpy(), at.residual()
+    known = (ratios > 0) & torch.isfinite(alone)
+    errors = torch.where(known, (variance * ratios * torch.where(known, alone, 1)).sqrt(), torch.inf)
+    return errors.numpy(), at.residual()
 
 
 def _with_known_volume(at: Linearised) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, message, number
+from ddf_tomo._checks import check_broadcast, check_shape, message, number
 from ddf_tomo.operators.base import as_tensor
 
 LEAST_OVERLAP = 0.25  # of the model's power that a shift must leave on the weighted part of the detector
@@ -46,7 +46,11 @@ def register(data: Any, model: Any, weights: Any = None, *, largest: float | Non
     d, m = as_tensor(data, "data").double(), as_tensor(model, "model").double()
     check_shape(d.shape, "data", (None, None, None, None))
     check_shape(m.shape, "model", tuple(d.shape))
-    w = torch.ones_like(d) if weights is None else as_tensor(weights, "weights").double().expand(d.shape)
+    w = torch.ones_like(d) if weights is None else as_tensor(weights, "weights").double()
+    if weights is not None:
+        check_broadcast(d.shape, w.shape, "weights")
+        check_shape(torch.broadcast_shapes(w.shape, d.shape), "weights", tuple(d.shape))
+        w = w.expand(d.shape)
     views, rows, columns, _ = d.shape
     reach = [n // 2 for n in (rows, columns)]
     if largest is not None:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ddf_tomo._checks import angular_response, check_shape, even_order, message, of_kind, real_array
+from ddf_tomo._checks import angular_response, check_shape, dense, even_order, flag, message, of_kind, real_array
 from ddf_tomo._threads import in_parallel
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.backends.table import view_table
@@ -161,7 +161,7 @@ class AdjustableXRayTransform:
         """
         x, corrections = self._volume(x), self._corrections(corrections).detach()
         geometry = corrected(self.geometry, corrections)
-        count = 5 if rotations else 2
+        count = 5 if flag(rotations, "rotations") else 2
         jacobian, turning = self._jacobian(corrections, count)
         matrix = None if self.matrix is None else self._turned(_moved(self.geometry, corrections)[5]).to(x)
         channels = x.shape[-1] if matrix is None else matrix.shape[1]
@@ -224,7 +224,7 @@ def checked_corrections(corrections: ArrayLike | Tensor, geometry: Geometry) -> 
     dtype('float64')
     """
     of_kind(Geometry, geometry, "geometry", "a ddf_tomo.Geometry")
-    given = corrections.detach().cpu() if isinstance(corrections, Tensor) else corrections
+    given = dense(corrections, "corrections").detach().cpu() if isinstance(corrections, Tensor) else corrections
     values = real_array(given, "corrections", (len(geometry), len(CORRECTIONS)))
     if np.abs(values[:, 2:]).max(initial=0.0) > LARGEST_ANGLE_RAD:
         found = f"{np.abs(values[:, 2:]).max():.3g}"

@@ -70,7 +70,7 @@ def test_errors_are_of_the_size_that_is_stated():
         for seed in range(5)
     ]
     spread = np.std([each.offsets for each in found], axis=0, ddof=1)
-    stated = np.mean([each.offset_errors for each in found], axis=0)
+    stated = np.mean([each.offset_error for each in found], axis=0)
     ratio = np.sqrt((spread**2).mean() / (stated**2).mean())
     assert 0.6 < ratio < 1.6
 
@@ -83,7 +83,7 @@ def test_rotations():
     corrections = np.concatenate([found.offsets, found.rotations], axis=1)
     left, there = (freedom.without_gauge(torch.from_numpy(c)).numpy() for c in (corrections - truth, truth))
     assert (np.sqrt((left**2).mean(0)) < np.array([0.05, 0.05, 0.2, 0.2, 0.2]) * np.sqrt((there**2).mean(0))).all()
-    assert (found.rotation_errors > 0).all()
+    assert (found.rotation_error > 0).all()
     assert "rotations: up to" in found.summary()
 
 
@@ -104,8 +104,8 @@ def test_centre_of_rotation(offset):
     found = find_centre(measured(truth, nominal=nominal), progress=False)
     np.testing.assert_allclose(found.offsets[:, 0], offset, atol=0.06)
     np.testing.assert_allclose(found.offsets[:, 1], 0, atol=1e-9)
-    assert np.isinf(found.offset_errors[:, 1]).all(), "a shift along the axis is seen by nobody"
-    assert (found.offset_errors[:, 0] < 0.1).all()
+    assert np.isinf(found.offset_error[:, 1]).all(), "a shift along the axis is seen by nobody"
+    assert (found.offset_error[:, 0] < 0.1).all()
     assert found.geometry == corrected(nominal, np.concatenate([found.offsets, found.rotations], 1))
 
 
@@ -180,7 +180,7 @@ def test_a_view_without_signal_stays():
     weights[5] = 0
     found = align(replace(scan, weights=weights), levels=1, iterations=2, progress=False)
     assert np.isfinite(found.offsets).all()
-    assert np.isinf(found.offset_errors[5]).all()
+    assert np.isinf(found.offset_error[5]).all()
     others = np.delete(apart(found.offsets, truth[:, :2]), 5, axis=0)
     assert np.median(np.abs(others)) < 0.2
 

@@ -5,6 +5,7 @@ A new entry point joins by one function in any of these modules.
 
 from tests.fuzz import (
     acquisition,
+    alignment,
     backends,
     export,
     phantoms,
@@ -25,6 +26,7 @@ from tests.fuzz.table import TABLE, case, folder
 __all__ = [
     "TABLE",
     "acquisition",
+    "alignment",
     "backends",
     "case",
     "export",
