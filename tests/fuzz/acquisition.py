@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,8 @@ def _(s: Source) -> Made:
 
     index = {"delta": 1e-6, "beta": 1e-9, "energy_kev": 20.0, "thickness_m": 1e-5 * s.noise(*s.sizes(2))}
     table = {"material": s.one_of("Si", "water", "SiC"), "energy_kev": s.one_of(10.0, 60), "density_g_cm3": 2.0}
-    return s.one_of((thickness, index), (aq.refractive_index, table), (aq.wavelength_m, {"energy_kev": 20.0}))
+    tables = [(aq.refractive_index, table)] if find_spec("xraydb") else []
+    return s.one_of((thickness, index), *tables, (aq.wavelength_m, {"energy_kev": 20.0}))
 
 
 @entry("random media", 2)
