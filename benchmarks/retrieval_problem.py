@@ -13,7 +13,7 @@ an error of 4e-6. Everything is periodic, so that there is no edge but the one a
 The truth in a pixel is that of the light which *arrives* there: the weight of all rays (the transmission, with the
 convergence ``1 − ∇·u`` in it), their mean displacement and its covariance, summed with the same weights in the same
 loop. It is what ``I(x) = T (G_C * I_ref)(x − u)`` means, to third order in the gradients of the fields. It differs from
-the fields at the ray's start by a shift, and, in u, by the gradient of the blur, ``−∂_a C_ab``: 0.01 pixels here.
+the fields at the ray's start by a shift, and, in u, by the gradient of the blur, ``−∂_a C_ab``: 0.02 pixels here.
 
 `bound` is the Cramér–Rao bound of a windowed fit, `judge` compares maps with truth and bound.
 """
