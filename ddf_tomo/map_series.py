@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind
+from ddf_tomo._checks import FileFormatError, check_shape, choice, file_path, message, number, of_kind
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete
 from ddf_tomo._geometry_file import read_geometry, write_geometry
 from ddf_tomo._reconstruct import reconstruct
+from ddf_tomo._retrieved_views import retrieve_views
 from ddf_tomo._scan_maps import DECREMENT_UNIT
 from ddf_tomo.geometry import Geometry
+from ddf_tomo.manifest import Manifest
+from ddf_tomo.readers.scans import Frames
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.retrieval.maps import LAYOUT, Maps
 from ddf_tomo.scan import Scan
@@ -25,6 +28,7 @@ __all__ = ["MapSeries"]
 ENTRY = "series"
 PLANCK_TIMES_C = 1.239841984e-9  # keV m
 SCALARS = ("attenuation", "phase")
+DIRECTIONAL = ("scattering", "rank-two", "visibility")
 FOR_ALL = ("method", "prior", "weight", "iterations", "positive", "progress", "start", "levels")
 
 
@@ -91,7 +95,56 @@ class MapSeries:
             raise ValueError(message("energy_kev", "the energy of the photons", None))
         return PLANCK_TIMES_C / self.energy_kev
 
-    # -- files --------------------------------------------------------------------------------------------------------
+    # -- where they come from, and files ------------------------------------------------------------------------------
+
+    @classmethod
+    def retrieve(
+        cls,
+        frames: Frames | Manifest,
+        method: str = "differential",
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> MapSeries:
+        """The maps of a scan's frames, one view after the other.
+
+        Parameters
+        ----------
+        frames
+            A manifest, or what its `Manifest.frames` gave.
+        method, **options
+            Of `ddf_tomo.retrieval.retrieve`.
+        checkpoint
+            Folder to keep the maps of finished views in: what was interrupted goes on from there. A folder of other
+            frames or options is refused. It is not removed at the end.
+        progress
+            Show a progress bar; by default only when it takes long.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `ddf_tomo.retrieval.retrieve`, with the number of the view.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder, generator = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+        >>> reference = 1000 * (1 + 0.3 * generator.random((6, 24, 24)))
+        >>> np.save(folder / "reference.npy", reference)
+        >>> np.save(folder / "sample.npy", np.stack([0.8 * reference, 0.6 * reference]))
+        >>> scan = Manifest(sample="sample.npy", reference="reference.npy", angles_deg=[0, 90], folder=folder)
+        >>> series = MapSeries.retrieve(scan)
+        >>> series, [round(float(image.mean()), 3) for image in series.maps.transmission]
+        (<MapSeries: 2 views of 24 × 24 pixels>, [0.8, 0.6])
+        """
+        found = frames.frames() if isinstance(frames, Manifest) else frames
+        of_kind(Frames, found, "frames", "a Manifest, or its frames")
+        if found.geometry is None:
+            raise ValueError(message("frames", "frames with their geometry", "none"))
+        folder = None if checkpoint is None else file_path(checkpoint, "checkpoint")
+        maps = retrieve_views(found, method, folder, progress, options)
+        return cls(maps, found.geometry, found.distances_m, found.energy_kev, found.title, {"method": method})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to HDF5 at ``path``: the layout of `Maps.save`, with the geometry beside; `Maps.load` reads it too.
@@ -207,6 +260,7 @@ class MapSeries:
         >>> sorted(volume.scalars)
         ['attenuation_per_m', 'refractive_decrement']
         """
+        choice(quantity, "quantity", DIRECTIONAL)
         wanted = [choice(each, "scalars", SCALARS) for each in ((scalars,) if isinstance(scalars, str) else scalars)]
         folder = None if checkpoint is None else Path(checkpoint)
         if folder is not None:

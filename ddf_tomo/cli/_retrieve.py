@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,28 +85,19 @@ def retrieve(
     scan = None if described is None else _scan(described, distance, views)
     if scan is None:
         _refuse_without_manifest(distance=distance, views=views)
-    images = _read_frames(frames) if scan is None else scan.arguments()
+    images = _read_frames(frames) if scan is None else {}
     check_folder("output", output)
     if frames.exists() and output.exists() and output.samefile(frames):
         from ddf_tomo._checks import message
 
         raise ValueError(message("output", "another file than the frames", repr(str(output))))
     options = given(window=window, smoothing=smoothing, device=device, **_options(option or []))
-    state = None
-    if scan is not None and not no_checkpoint and "checkpoint" in inspect.signature(retrieve_maps).parameters:
-        state = checkpoint or output.with_name(output.name + ".checkpoint")
-        options["checkpoint"] = state
-    maps = retrieve_maps(**images, method=method, **options)
     if scan is None:
+        maps = retrieve_maps(**images, method=method, **options)
         maps.save(output)
     else:
-        from ddf_tomo import __version__
-        from ddf_tomo.map_series import MapSeries
-
-        told = {"manifest": str(frames), "method": method, "ddf_tomo": __version__}
-        MapSeries(maps, scan.geometry, scan.distances_m, scan.energy_kev, scan.title, told).save(output)
-    if state is not None:
-        _remove(state)
+        state = None if no_checkpoint else checkpoint or output.with_name(output.name + ".checkpoint")
+        maps = _retrieved(scan, frames, method, state, options, output)
     tell(_maps_figures(maps) | {"output": str(output)}, as_json)
 
 
@@ -174,14 +165,27 @@ def _options(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
-def _remove(folder: Path) -> None:
-    """What retrieval kept there, and the folder, if nothing else is in it."""
-    from contextlib import suppress
+def _retrieved(scan: Any, source: Path, method: str, state: Path | None, options: dict[str, Any], output: Path) -> Any:
+    """Maps of a scan, view by view, into a file with their geometry."""
+    from dataclasses import replace
 
-    for file in folder.glob("*.h5"):
-        file.unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+    from ddf_tomo import __version__
+    from ddf_tomo._retrieved_views import PLAN, remove_views
+    from ddf_tomo.map_series import MapSeries
+
+    if state is not None and (state / PLAN).exists():
+        print(f"ddf-tomo: going on from {state}", file=sys.stderr)
+    try:
+        made = MapSeries.retrieve(scan, method, checkpoint=state, **options)
+    except KeyboardInterrupt:
+        if state is not None:
+            print(f"ddf-tomo: interrupted; the same command goes on from {state}", file=sys.stderr)
+        raise
+    told = {"frames": str(source), "method": method, "ddf_tomo": __version__}
+    replace(made, provenance=told).save(output)
+    if state is not None:
+        remove_views(state)
+    return made.maps
 
 
 def _read_frames(path: Path) -> dict[str, Any]:
