@@ -39,7 +39,7 @@ def retrieve_views(
                 try:
                     maps = retrieve(sample[view], beam, method, progress=False, **arguments, **options)
                 except (TypeError, ValueError) as error:
-                    error.args = (str(error).replace("the view", f"view {view}"), *error.args[1:])
+                    error.args = (f"{error} (view {view})", *error.args[1:])
                     raise
                 if kept is not None:
                     maps.save(kept)

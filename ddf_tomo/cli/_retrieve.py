@@ -91,7 +91,7 @@ def retrieve(
         from ddf_tomo._checks import message
 
         raise ValueError(message("output", "another file than the frames", repr(str(output))))
-    options = given(window=window, smoothing=smoothing, device=device, **_options(option or []))
+    options = given(window=window, smoothing=smoothing, device=device) | _options(option or [])
     if scan is None:
         maps = retrieve_maps(**images, method=method, **options)
         maps.save(output)
