@@ -39,6 +39,7 @@ NAMES = (
     "priors",
     "retrieval",
     "chain",
+    "alignment",
     "gpu",
     "growth",
     "memory",
