@@ -41,7 +41,7 @@ from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 
 MINIMUM_STEPS = 4  # the scatter of fewer says nothing about an error
-MARGIN = 16  # pixels that a blur reaches
+MARGIN = 12  # pixels that a blur reaches
 COARSE = (3.0, 2.0)  # smoothing of the first passes, which find the displacement alone
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
 UNINFORMATIVE = 1e-5  # share of a regressor's square that has to differ from step to step
