@@ -44,7 +44,7 @@ torch.set_num_threads(2)
 # the pattern by u (refraction), and blurs it with a covariance C (scattering by structures that are too small to be
 # resolved). Fibres blur across themselves, so that C has a direction. In each pixel x
 #
-# $$I(x) = T(x)\,(1 - \nabla\cdot u)\,[G_{C} * R](x - u),$$
+# $$I(x) = T(x)\,(1 - \nabla\cdot u)\,\bigl(G_{C} * R\bigr)\bigl(x - u\bigr),$$
 #
 # where $1 - \nabla\cdot u$ keeps the photons that a mere shift would make or lose. Axis j runs down the rows, axis k
 # along the columns; u is in pixels, C in square pixels.

@@ -11,7 +11,7 @@ from typing import Any
 import ddf_tomo
 
 NEIGHBOURS = "ddf_tomo.interop."  # rooms that may stay closed where the neighbour is missing
-COMMANDS = ("ddf_tomo.cli", "ddf_tomo.demo")  # explain themselves by --help
+COMMANDS = ("ddf_tomo.cli", "ddf_tomo.demo", "ddf_tomo.demo_ddf")  # explain themselves by --help
 
 
 def public_modules() -> dict[str, ModuleType]:

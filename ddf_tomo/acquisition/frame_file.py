@@ -33,9 +33,9 @@ class FrameFile:
     path
         The file.
     sample
-        Counts, ``(view, [distance,] step, row, column)``, on the disk.
+        Counts, shape ``(view, [distance,] step, row, column)``, on the disk.
     reference
-        Counts without the sample, ``([distance,] step, row, column)``.
+        Counts without the sample, shape ``([distance,] step, row, column)``.
     geometry
         Views whose detector pixels are those of the frames, and voxels as large as these pixels.
     pixels_per_voxel

@@ -122,7 +122,14 @@ def simulate_frames(
 
     Examples
     --------
-    See `FrameFile`.
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> haze = Specimen(lambda shape: np.full((*shape, 1), 1e-6))  # rad²/m, alike in all directions
+    >>> geometry = Geometry.from_angles([0.0, 1.0], 0.0, (6, 6, 6), (6, 6))
+    >>> path = Path(tempfile.mkdtemp()) / "frames.h5"
+    >>> frames = simulate_frames(haze, geometry, path, voxel_size_m=4e-5, steps=5)
+    >>> frames.sample.shape, bool(frames.sample[0].std() < 0.9 * frames.reference.std())
+    ((2, 5, 24, 24), True)
     """
     of_kind(Specimen, specimen, "specimen")
     of_kind(Geometry, geometry, "geometry")
