@@ -106,6 +106,53 @@ def blur_over_distance() -> Figure:
     return figure
 
 
+def setup() -> Figure:
+    """Source, mask, sample and detector from the side, with the lengths that the functions ask for."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots()
+    source, mask, sample, detector = 0.0, 4.0, 5.0, 10.0
+    spread = 0.16  # of the beam, height over length
+    axes.fill([source, detector, detector], [0, -spread * detector, spread * detector], color="0.95", zorder=0)
+    axes.plot([source], [0], "o", color=ORANGE, markersize=7)
+    axes.text(source, 0.28, "source, σ", ha="center", color=ORANGE)
+    for place in np.linspace(-0.55, 0.55, 8):
+        axes.plot([mask, mask], [place - 0.04, place + 0.04], color="0.2", linewidth=5, solid_capstyle="butt")
+    axes.text(mask, 0.85, "mask, steps", ha="center")
+    axes.fill(*_ellipse(sample, 0.0, 0.16, 0.6), color=GREEN, alpha=0.35)
+    axes.text(sample + 0.25, -0.62, "sample: T, α, Θ", color=GREEN)
+    axes.plot([detector, detector], [-1.7, 1.7], color=BLUE, linewidth=5)
+    axes.text(detector + 0.12, -1.2, "detector,\npixels of M s", color=BLUE, va="top")
+    ray, bent = 0.17, 0.12  # heights over length: of a ray, and what the sample adds
+    start, straight = ray * 0.4 * sample, ray * 0.4 * detector
+    axes.plot([source, sample], [0, start], color="0.3", linewidth=1)
+    axes.plot([sample, detector], [start, straight], "--", color="0.6", linewidth=1)
+    arrived = straight + bent * (detector - sample)
+    axes.plot([sample, detector], [start, arrived], color="0.3", linewidth=1)
+    fan = 0.05 * (detector - sample)
+    axes.fill([sample, detector, detector], [start, arrived - fan, arrived + fan], color=GREEN, alpha=0.2)
+    axes.annotate("", (detector - 0.12, arrived), (detector - 0.12, straight), arrowprops={"arrowstyle": "<->"})
+    axes.text(detector + 0.12, straight + 0.1, "refraction:\nu = d α / (M s) pixels", va="center", fontsize=8)
+    axes.text(6.75, start + 0.22, "α", fontsize=11, va="center")
+    axes.text(detector + 0.12, arrived - 0.05, "fan Θ:\nblur C = d² Θ / (M s)²", color=GREEN, fontsize=8, va="center")
+    for low, high, height, text in (
+        (source, sample, -1.15, "source_distance_m = R"),
+        (sample, detector, -1.15, "distance_m = d"),
+        (mask, sample, -0.8, ""),
+    ):
+        axes.annotate("", (high, height), (low, height), arrowprops={"arrowstyle": "<->", "linewidth": 0.8})
+        axes.text((low + high) / 2, height - 0.1, text, ha="center", va="top", fontsize=9)
+    axes.text(mask - 0.1, -0.8, "to_sample", ha="right", va="center", fontsize=9)
+    axes.text(5.0, -1.72, "M = (R + d) / R; a parallel beam is M = 1", ha="center", fontsize=9, color="0.3")
+    axes.set(xlim=(-0.6, 12), ylim=(-1.85, 1.85))
+    axes.set_axis_off()
+    return figure
+
+
+def _ellipse(x: float, y: float, width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
+    angle = np.linspace(0, 2 * np.pi, 100)
+    return x + width * np.cos(angle), y + height * np.sin(angle)
+
+
 def masks() -> Figure:
     """The masks, and what a detector half a metre behind them sees."""
     size = 192
@@ -137,7 +184,9 @@ def masks() -> Figure:
 
 def drawings() -> dict[str, Figure]:
     """All figures by the names of their files."""
-    wanted = [drawing for drawing in (masks, blur_over_distance) if not sys.argv[1:] or drawing.__name__ in sys.argv]
+    wanted = [
+        drawing for drawing in (setup, masks, blur_over_distance) if not sys.argv[1:] or drawing.__name__ in sys.argv
+    ]
     return {drawing.__name__: drawing() for drawing in wanted}
 
 

@@ -98,6 +98,15 @@ def test_a_map_becomes_waves():
     assert ((found - model).abs() / math.sqrt(model[0] * model[2])).max() < 0.05
 
 
+def test_a_mask_behind_the_sample():
+    lit, phase = masks()[:3], FIBRES.phase_screen((SIZE, SIZE), PIXEL, THICKNESS, WAVELENGTH)
+    sample = torch.exp(1j * phase.float())
+    found = wave_frames(sample, lit, propagator(0.1), propagator(0.2), binning=2)
+    expected = propagator(0.2)(propagator(0.1)(sample) * lit).abs() ** 2
+    assert found.shape == (1, 3, SIZE // 2, SIZE // 2)
+    torch.testing.assert_close(found[0], torch.nn.functional.avg_pool2d(expected, 2), rtol=1e-4, atol=1e-5)
+
+
 # -- refraction by a smooth object --------------------------------------------------------------------------------
 
 
