@@ -268,7 +268,7 @@ class _Fit:
     """The scan on all grids, and the two kinds of steps."""
 
     def __init__(self, scan: Scan, ell_max: int | None, rotations: bool, drift: int | None, smoothness: float) -> None:
-        self.scan = scan
+        self.scan = _of_height_one(scan)
         scalar = getattr(scan.response, "highest_order", None) == 0
         self.ell_max = (0 if scalar else 2) if ell_max is None else even_order(ell_max)
         self.smoothness = number(smoothness, "smoothness", low=0.0, high=1e6, low_open=True)
@@ -348,6 +348,16 @@ def with_signal(scan: Scan, signal: str) -> Scan:
     if not (as_numpy(chosen.data) * as_numpy(chosen.full_weights())).any():
         raise ValueError(message("scan", "a signal in some view", "zero everywhere, or masked"))
     return chosen
+
+
+def _of_height_one(scan: Scan) -> Scan:
+    """Data and weights scaled to 1 and zero where masked: offsets do not depend on units, float32 does."""
+    data, weights = (as_numpy(a).astype(np.float64) for a in (scan.data, scan.full_weights()))
+    seen = weights > 0
+    data, weights = data / np.abs(data[seen]).max(), weights / weights.max()
+    return replace(
+        scan, data=np.where(seen, data, 0).astype(np.float32), weights=weights.astype(np.float32), diode=None
+    )
 
 
 def _schedule(geometry: Geometry, levels: int | None, iterations: int) -> list[tuple[int, str]]:

@@ -72,7 +72,7 @@ class AdjustableXRayTransform:
     """Line integrals, or signals of a tensor response, of a volume *and* of where the views are.
 
     ``B(x, corrections)`` is `XRayTransform` (or `TensorXRayTransform`) of the corrected geometry applied to ``x``, with
-    exact gradients in both, forward and backward: for training, for fits, and for the alignment of views.
+    exact gradients in both, forward and backward: for training, for fits, and for the alignment of views. On the CPU.
 
     Parameters
     ----------

@@ -220,3 +220,12 @@ def test_bad_input(options, error, text):
         align(scan, **options)
     with pytest.raises(TypeError, match="scan: expected a ddf_tomo"):
         align(scan.data)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_units_do_not_matter(unit):
+    scan = measured(jitter(), IsotropicResponse())
+    data, weights = np.float64(scan.data) * unit, np.full(len(scan), 1 / unit)
+    options = {"levels": 1, "iterations": 1, "progress": False}
+    expected = align(replace(scan, weights=None), **options).offsets
+    np.testing.assert_allclose(align(replace(scan, data=data, weights=weights), **options).offsets, expected, atol=1e-4)
