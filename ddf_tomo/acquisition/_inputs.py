@@ -23,11 +23,13 @@ def frame_shape(shape: Any, argument: str = "shape") -> tuple[int, int]:
     return rows, columns
 
 
-def generator(seed: Any) -> torch.Generator:
-    """The generator itself, or a new one with this seed."""
+def generator(seed: Any, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator itself, or a new one with this seed, on the device."""
     if isinstance(seed, torch.Generator):
+        if seed.device.type != torch.device(device).type:
+            raise ValueError(message("seed", f"a generator on {device}", f"one on {seed.device}"))
         return seed
-    return torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
+    return torch.Generator(device).manual_seed(integer(seed, "seed", high=LARGEST_SEED))
 
 
 def real_map(value: Any, argument: str, dimensions: int = 2, *, dtype: torch.dtype | None = None) -> Tensor:

@@ -110,7 +110,7 @@ class Detector:
         level = self._dark(intensity)
         if not flag(noise, "noise"):
             return self._stored(photons * self.gain + level)
-        random = generator(seed)
+        random = generator(seed, photons.device)
         counted = torch.poisson(photons.double(), generator=random)
         readings = counted * self.gain + level
         if self.read_noise:

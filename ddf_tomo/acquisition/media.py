@@ -197,6 +197,7 @@ def scattering_screen(
     True
     """
     theta = real_map(second_moment_rad2, "second_moment_rad2", 3, dtype=torch.float64).detach()
+    device, theta = theta.device, theta.cpu()  # drawn there, so that a seed means the same everywhere
     if theta.ndim != 3 or theta.shape[-1] != 3:
         raise ValueError(message("second_moment_rad2", "shape (rows, columns, 3)", tuple(theta.shape)))
     shape = frame_shape(theta.shape[:2], "second_moment_rad2")
@@ -209,7 +210,7 @@ def scattering_screen(
     for share, correlation in _mixture(theta, width):
         if bool(share.any()):
             phase += share.sqrt() * _gaussian_field(shape, pixel, correlation, random)
-    return phase * (k * width)
+    return (phase * (k * width)).to(device)
 
 
 def _mixture(theta: Tensor, width: float) -> Any:
