@@ -67,8 +67,8 @@ def wave_frames(
     masks
         Complex transmission of the mask at each step, ``(..., rows, columns)``.
     sample
-        Complex transmission of the sample, ``(rows, columns)`` or a stack that broadcasts against the masks; None for the
-        reference. Exchange the two for a mask behind the sample.
+        Complex transmission of the sample, ``(rows, columns)`` or a stack that broadcasts against the masks; None for
+        the reference. Exchange the two for a mask behind the sample.
     to_sample
         From the mask to the sample, or None where they touch.
     to_detector
