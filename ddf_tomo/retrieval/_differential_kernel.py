@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 PAD = 4  # reach of the derivatives
-SEGMENT = 128
+SEGMENT = 96
 BLOCK = 32  # rows of the coarse grid whose scores are made together
 SIZE, PAIRS = 6, 21  # unknowns; without a background the last one is kept at zero
 OF_NOISE = 15  # pairs of those with derivatives
@@ -38,13 +38,6 @@ inlined = njit(inline="always")  # where constant shapes have to be seen
 
 
 @compiled
-def _add_lags(a1, b1, a2, b2, a3, b3, t1, t2, t3, total):
-    """``total += t1 (a1 + b1) + t2 (a2 + b2) + t3 (a3 + b3)``: three lags of a symmetric filter."""
-    for c in range(len(total)):
-        total[c] += t1 * (a1[c] + b1[c]) + t2 * (a2[c] + b2[c]) + t3 * (a3[c] + b3[c])
-
-
-@compiled
 def _add_one(image, tap, total):
     """``total += tap · image``."""
     for c in range(len(total)):
@@ -59,36 +52,41 @@ def _scaled_copy(image, tap, total):
 
 
 @compiled
-def _down(image, r, taps, beyond, repeat, total):
-    """Filter across the rows, at row r; outside there is the row ``beyond``, or the border again if ``repeat``.
+def _down(images, n, r, taps, repeat, line, first):
+    """Filter image n across the rows, at row r, into ``line`` from ``first`` on; three lags at a time.
 
-    The number of ``taps`` is one more than a multiple of three.
+    Outside there is nothing, or the border again if ``repeat``. The taps are one more than a multiple of three.
     """
-    last = len(image) - 1
-    _scaled_copy(image[r], taps[0], total)
+    last, width = images.shape[1] - 1, images.shape[2]
+    total = line[first : first + width]
+    _scaled_copy(images[n, r], taps[0], total)
     for lag in range(1, len(taps), 3):
-        if repeat:
-            a1, a2, a3 = image[max(r - lag, 0)], image[max(r - lag - 1, 0)], image[max(r - lag - 2, 0)]
-            b1, b2, b3 = image[min(r + lag, last)], image[min(r + lag + 1, last)], image[min(r + lag + 2, last)]
-        else:
-            a1 = image[r - lag] if r >= lag else beyond
-            a2 = image[r - lag - 1] if r >= lag + 1 else beyond
-            a3 = image[r - lag - 2] if r >= lag + 2 else beyond
-            b1 = image[r + lag] if r + lag <= last else beyond
-            b2 = image[r + lag + 1] if r + lag + 1 <= last else beyond
-            b3 = image[r + lag + 2] if r + lag + 2 <= last else beyond
-        _add_lags(a1, b1, a2, b2, a3, b3, taps[lag], taps[lag + 1], taps[lag + 2], total)
+        a1, a2, a3 = max(r - lag, 0), max(r - lag - 1, 0), max(r - lag - 2, 0)
+        b1, b2, b3 = min(r + lag, last), min(r + lag + 1, last), min(r + lag + 2, last)
+        s1 = t1 = taps[lag]
+        s2 = t2 = taps[lag + 1]
+        s3 = t3 = taps[lag + 2]
+        if not repeat:
+            s1, s2, s3 = s1 * (r >= lag), s2 * (r > lag), s3 * (r > lag + 1)
+            t1, t2, t3 = t1 * (r + lag <= last), t2 * (r + lag < last), t3 * (r + lag + 1 < last)
+        for c in range(width):
+            near = s1 * images[n, a1, c] + t1 * images[n, b1, c] + s2 * images[n, a2, c] + t2 * images[n, b2, c]
+            total[c] += near + s3 * images[n, a3, c] + t3 * images[n, b3, c]
 
 
 @compiled
-def _along(line, taps, total):
-    """Filter along a row, of which ``line`` has as many columns more at either end as the filter reaches."""
+def _along(line, taps, images, n, r, first):
+    """Filter along a row into row r of image n from ``first`` on; ``line`` extends as far as the filter reaches."""
     middle = len(taps) - 1
-    _scaled_copy(line[middle:], taps[0], total)
+    width = len(line) - 2 * middle
+    total = images[n, r, first:]
+    _scaled_copy(line[middle : middle + width], taps[0], total)
     for lag in range(1, len(taps), 3):
-        a1, a2, a3 = line[middle - lag :], line[middle - lag - 1 :], line[middle - lag - 2 :]
-        b1, b2, b3 = line[middle + lag :], line[middle + lag + 1 :], line[middle + lag + 2 :]
-        _add_lags(a1, b1, a2, b2, a3, b3, taps[lag], taps[lag + 1], taps[lag + 2], total)
+        before, after = line[middle - lag - 2 :], line[middle + lag :]
+        t1, t2, t3 = taps[lag], taps[lag + 1], taps[lag + 2]
+        for c in range(width):
+            near = t1 * (before[c + 2] + after[c]) + t2 * (before[c + 1] + after[c + 1])
+            total[c] += near + t3 * (before[c] + after[c + 2])
 
 
 @compiled
@@ -97,13 +95,12 @@ def smooth_rows(frames, taps, smoothed, start, stop):
     count, _, columns = frames.shape
     reach = len(taps) - 1
     line = np.empty(columns + 2 * reach, frames.dtype)
-    inner = line[reach : reach + columns]
     for f in range(count):
         for r in range(start, stop):
-            _down(frames[f], r, taps, inner, True, inner)
+            _down(frames, f, r, taps, True, line, reach)
             line[:reach] = line[reach]
             line[reach + columns :] = line[reach + columns - 1]
-            _along(line, taps, smoothed[f, r + PAD, PAD : PAD + columns])
+            _along(line, taps, smoothed, f, r + PAD, PAD)
 
 
 @compiled
@@ -359,7 +356,8 @@ def sum_products(
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
-            maps[:, r, first : first + width] = 0
+            for n in range(len(maps)):
+                maps[n, r, first : first + width] = 0
             if second:
                 _copy_rows(unknowns, r, first, width, u)
             for d in range(distances):
@@ -489,11 +487,11 @@ def gather(maps, taps, sums, start, stop):
     """Window sums of ``maps`` (map, row, column); what lies outside the image counts as zero."""
     count, _, columns = maps.shape
     reach = len(taps) - 1
-    line, nothing = np.zeros(columns + 2 * reach, maps.dtype), np.zeros(columns, maps.dtype)
+    line = np.zeros(columns + 2 * reach, maps.dtype)
     for n in range(count):
         for r in range(start, stop):
-            _down(maps[n], r, taps, nothing, False, line[reach : reach + columns])
-            _along(line, taps, sums[n, r])
+            _down(maps, n, r, taps, False, line, reach)
+            _along(line, taps, sums, n, r, 0)
 
 
 # -- small systems, a segment of pixels at a time ---------------------------------------------------------------------
@@ -718,7 +716,7 @@ def pulls_of_frames(
     least, most = max(start * coarse - reach, 0), min((stop - 1) * coarse + reach + 1, rows)
     last = min(stop * coarse, rows)
     scores, heavy = np.empty((SIZE, most - least, columns), dtype), np.zeros((most - least, across), dtype)
-    line, nothing = np.zeros(columns + 2 * reach, dtype), np.zeros(columns, dtype)
+    line = np.zeros(columns + 2 * reach, dtype)
     phases = np.zeros((coarse, across + 2 * reach // coarse + 2), dtype)
     near_reach = reach // coarse
     short = np.zeros(across + 2 * near_reach, dtype)
@@ -786,10 +784,10 @@ def pulls_of_frames(
             for row in range(start, stop):
                 r = row * coarse - least
                 for a in range(SIZE):
-                    _down(scores[a], r, window, nothing, False, line[reach : reach + columns])
+                    _down(scores, a, r, window, False, line, reach)
                     target = pulls[f, a, row]
                     if coarse == 1:
-                        _along(line, window, target)
+                        _along(line, window, pulls[f], a, row, 0)
                         continue
                     for phase in range(coarse):
                         _thin(line[phase:], coarse, phases[phase, : (len(line) - phase + coarse - 1) // coarse])
@@ -885,7 +883,7 @@ def window_means(scatter, window, coarse, means, start, stop):
             for c in range(wide):
                 line[reach + c * coarse] = row_sum[c]
             target = means[n, r]
-            _along(line, window, target)
+            _along(line, window, means, n, r, 0)
             if n == count - 1:
                 for c in range(columns):
                     known[c] = one / target[c] if target[c] > 0 else one - one
