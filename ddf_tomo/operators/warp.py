@@ -195,7 +195,8 @@ def prefilter(images: Tensor, interpolation: str = "gaussian") -> Tensor:
         missing = -size % BLOCK
         index = mirrored(torch.arange(-reach, size + missing + reach, device=images.device), size)
         windows = lines[..., index].unfold(-1, len(matrix), BLOCK)
-        images = (windows.contiguous() @ matrix).flatten(-2)[..., :size].movedim(-1, axis)
+        filtered = windows.reshape(-1, len(matrix)) @ matrix
+        images = filtered.reshape(*lines.shape[:-1], -1)[..., :size].movedim(-1, axis)
     return images
 
 
@@ -210,7 +211,7 @@ def _filter(interpolation: str, dtype: torch.dtype) -> np.ndarray[Any, Any]:
     values = values / values.sum()
     waves = np.cos(2 * np.pi * np.arange(512)[:, None] * lags / 512)
     taps = np.fft.ifft(1 / (waves @ values)).real[:256]
-    reach = int(np.flatnonzero(abs(taps) > torch.finfo(dtype).eps / 20).max())
+    reach = int(np.flatnonzero(abs(taps) > max(torch.finfo(dtype).eps / 20, 1e-15) * taps[0]).max())
     lag = abs(np.arange(BLOCK + 2 * reach)[:, None] - reach - np.arange(BLOCK))
     return np.where(lag <= reach, taps[np.minimum(lag, 255)], 0.0)
 
