@@ -141,8 +141,7 @@ class _Problem:
 
     def outcome(self) -> Fit:
         """Estimates and their covariance, from the last iteration's normal matrices."""
-        from ddf_tomo.retrieval import _matching_kernel as kernel
-        from ddf_tomo.retrieval import _matching_windows as windows
+        from ddf_tomo.retrieval import _matching_errors as kernel
 
         shape, unknowns, dtype = self.transmission.shape, len(self.chosen), self.sample.dtype
         spread, added, own = (np.zeros((*shape, n), dtype) for n in (self.pairs, self.pairs, 5 + 2 * unknowns))
@@ -154,7 +153,7 @@ class _Problem:
         size = unknowns + self.pixelwise
         errors, valid = np.zeros((*shape, size, size)), np.zeros(shape, bool)
         given = self.sums, spreads, noises, own, self.transmission, self.pixelwise, CENTRAL
-        self._rows(windows.errors, *given, errors, valid)
+        self._rows(kernel.errors, *given, errors, valid)
         seen = own[..., 0] > 0
         transmission = self.transmission
         if self.pixelwise and not seen.all():
@@ -227,7 +226,7 @@ def _filled(frames: Tensor, living: Tensor) -> Tensor:
 
 def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
     """Frames ``(distance, step, row, column)`` binned, smoothed and turned to steps last; T of unmoved frames."""
-    from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LEAST_MASS
+    from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LANES, LEAST_MASS
 
     sample, reference, weights = view[:3]
     dtype, smoothing, bins = sample.dtype, options["smoothing"], 2**level
@@ -252,7 +251,7 @@ def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
     counts = view.counts * bins**2
 
     def steps_last(images: Tensor) -> Array:
-        return images.movedim(1, -1).contiguous().numpy()
+        return pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)).contiguous().numpy()
 
     return _Problem(
         sample=steps_last(sample),

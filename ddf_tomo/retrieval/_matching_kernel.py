@@ -1,7 +1,7 @@
-"""Compiled inner loops of `ddf_tomo.retrieval.matching` (numba, CPU); the obvious form stands in ``_matching_torch``.
+"""Compiled inner loops of `ddf_tomo.retrieval.matching` (numba, CPU).
 
-Arrays hold the mask steps last, so that one set of Gaussian weights serves a whole run of memory. Functions work on
-rows ``start`` to ``stop`` and write only there: threads share nothing else.
+Arrays hold the mask steps last, padded to whole vectors by weights of zero, so that one set of Gaussian weights serves
+a whole run of memory. Functions work on rows ``start`` to ``stop`` and write only there: threads share nothing else.
 
 Regressors, in this order: the five of the windowed unknowns (u_j, u_k, C_jj, C_jk, C_kk), 1 of the background, the
 blurred reference of the transmission.
@@ -9,10 +9,15 @@ blurred reference of the transmission.
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any
 
-UNINFORMATIVE = 1e-4  # share of a regressor's square that has to differ from step to step
+import llvmlite.ir as ir
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES, MOST = 8, 4  # steps in a vector; vectors that are summed together
 RADIUS2 = 16.0  # of the ellipse of taps, in standard deviations, squared: 3e-4 of the Gaussian lies outside
 KAPPA, VALUE, RESIDUAL = 5, 6, 7
 LEAST_MASS, FULL_MASS = 0.97, 0.995  # of a Gaussian on living pixels: below the first a pixel counts for nothing
@@ -21,26 +26,97 @@ LEAST_SIGMA2 = 0.2  # square pixels: narrower Gaussians are not resolved by the 
 FAST = {"nogil": True, "error_model": "numpy", "cache": True, "fastmath": True}
 
 
+@intrinsic(prefer_literal=True)
+def _row(
+    typing_context: Any,
+    groups: Any,
+    frames: Any,
+    at: Any,
+    stride: Any,
+    weights: Any,
+    count: Any,
+    far: Any,
+    out: Any,
+    start: Any,
+) -> Any:
+    """Add a row of taps, from ``frames[at]`` on, to the moments of ``groups`` vectors of steps, in registers.
+
+    ``weights`` holds w, w δ_k and w δ_k² of ``count`` taps, ``far`` is their δ_j; ``out`` the six moments of all
+    ``stride`` steps, of which those from ``start`` on are meant.
+    """
+    width = groups.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, frames_value, at_value, stride_value, weights_value, count_value, far_value, out_value, start_value = (
+            arguments
+        )
+        source, table, target = (
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in ((frames, frames_value), (weights, weights_value), (out, out_value))
+        )
+        vector = ir.VectorType(context.get_value_type(frames.dtype), LANES)
+        size = context.get_abi_sizeof(vector.element)
+        whole, lane = at_value.type, ir.IntType(32)
+
+        def splat(scalar: Any) -> Any:
+            undefined = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(undefined, scalar, ir.Constant(lane, 0))
+            return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
+
+        def address(data: Any, index: Any, group: int) -> Any:
+            index = builder.add(index, ir.Constant(whole, group * LANES))
+            return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+        def add(total: Any, factor: Any, value: Any) -> Any:
+            return builder.fadd(builder.fmul(factor, value, flags=("contract",)), total, flags=("contract",))
+
+        zero, one = ir.Constant(vector, [0.0] * LANES), ir.Constant(vector, [1.0] * LANES)
+        totals = [[cgutils.alloca_once_value(builder, zero) for _ in range(width)] for _ in range(3)]
+        begin = builder.add(at_value, start_value)
+        with cgutils.for_range(builder, count_value, intp=whole) as loop:
+            tap = builder.add(begin, builder.mul(loop.index, stride_value))
+            values = [builder.load(address(source, tap, group), align=size) for group in range(width)]
+            first = builder.mul(loop.index, ir.Constant(whole, 3))
+            for n in range(3):
+                weight = splat(builder.load(builder.gep(table, [builder.add(first, ir.Constant(whole, n))])))
+                for value, total in zip(values, totals[n], strict=True):
+                    builder.store(add(builder.load(total), weight, value), total)
+        distance = splat(context.cast(builder, far_value, far, frames.dtype))
+        square = builder.fmul(distance, distance)
+        # 1, δ_j, δ_k, δ_j², δ_j δ_k, δ_k² of the sums over w, w δ_k, w δ_k²
+        moments = (0, one), (0, distance), (1, one), (0, square), (1, distance), (2, one)
+        for place, (n, factor) in enumerate(moments):
+            index = builder.add(start_value, builder.mul(stride_value, ir.Constant(whole, place)))
+            for group in range(width):
+                where = address(target, index, group)
+                new = add(builder.load(where, align=size), factor, builder.load(totals[n][group]))
+                builder.store(new, where, align=size)
+        return context.get_dummy_value()
+
+    return types.void(groups, frames, at, stride, weights, count, far, out, start), generate
+
+
 @njit(**FAST)
-def _moments(reference, alive, centre_j, centre_k, cov_jj, cov_jk, cov_kk, skew, out):
+def moments_around(reference, alive, centre_j, centre_k, cov_jj, cov_jk, cov_kk, skew, radius2, out):
     """Moments 1, δ_j, δ_k, δ_j², δ_j δ_k, δ_k² of a Gaussian around a place, times the steps of ``reference``.
 
-    δ points from a tap to the place. Returns how much of the Gaussian lies on living pixels.
+    δ points from a tap to the place; ``radius2`` bounds δᵀ Σ⁻¹ δ. Returns how much of the Gaussian lies on living pixels.
     """
     rows, columns, steps = reference.shape
     det = cov_jj * cov_kk - cov_jk * cov_jk
     p_jj, p_jk, p_kk = cov_kk / det, -cov_jk / det, cov_jj / det
-    real = reference.dtype.type
     norm = 1 / (2 * np.pi * np.sqrt(det))
-    half_j = np.sqrt(RADIUS2 * cov_jj)
+    half_j = np.sqrt(radius2 * cov_jj)
     shrink = np.exp(-p_kk)
     mass = 0.0
     out[:] = 0
-    row = np.empty((3, steps), reference.dtype)
+    frames = reference.reshape(rows * columns * steps)
+    flat = out.reshape(6 * steps)
+    weights = np.empty(3 * columns, reference.dtype)
     for n_j in range(max(int(np.ceil(centre_j - half_j)), 0), min(int(np.floor(centre_j + half_j)), rows - 1) + 1):
         d_j = centre_j - n_j
         middle = centre_k + p_jk * d_j / p_kk
-        half_k = np.sqrt(max(RADIUS2 - d_j * d_j / cov_jj, 0.0) / p_kk)
+        half_k = np.sqrt(max(radius2 - d_j * d_j / cov_jj, 0.0) / p_kk)
         first = max(int(np.ceil(middle - half_k)), 0)
         last = min(int(np.floor(middle + half_k)), columns - 1)
         if last < first:
@@ -49,35 +125,33 @@ def _moments(reference, alive, centre_j, centre_k, cov_jj, cov_jk, cov_kk, skew,
         d_k = centre_k - first
         weight = norm * np.exp(-0.5 * (p_jj * d_j * d_j + 2 * p_jk * d_j * d_k + p_kk * d_k * d_k))
         ratio = np.exp(p_jk * d_j + p_kk * d_k - 0.5 * p_kk)
-        row[:] = 0
         s_0, s_1 = 1 + d_j * (skew[0] + d_j * d_j * skew[2]), skew[1] + d_j * d_j * skew[3]
         s_2, s_3 = d_j * skew[4], skew[5]
-        for n_k in range(first, last + 1):
-            mass += weight * alive[n_j, n_k]
+        count = last - first + 1
+        for t in range(count):
+            mass += weight * alive[n_j, first + t]
             skewed = weight * (s_0 + d_k * (s_1 + d_k * (s_2 + d_k * s_3)))
-            w_0, w_1, w_2 = real(skewed), real(skewed * d_k), real(skewed * d_k * d_k)
-            for m in range(steps):
-                value = reference[n_j, n_k, m]
-                row[0, m] += w_0 * value
-                row[1, m] += w_1 * value
-                row[2, m] += w_2 * value
+            weights[3 * t], weights[3 * t + 1], weights[3 * t + 2] = skewed, skewed * d_k, skewed * d_k * d_k
             weight *= ratio
             ratio *= shrink
             d_k -= 1
-        f_1, f_2 = real(d_j), real(d_j * d_j)
-        for m in range(steps):
-            out[0, m] += row[0, m]
-            out[1, m] += f_1 * row[0, m]
-            out[2, m] += row[1, m]
-            out[3, m] += f_2 * row[0, m]
-            out[4, m] += f_1 * row[1, m]
-            out[5, m] += row[2, m]
+        at = (n_j * columns + first) * steps
+        for start in range(0, steps, MOST * LANES):
+            groups = (steps - start) // LANES
+            if groups >= MOST:
+                _row(MOST, frames, at, steps, weights, count, d_j, flat, start)
+            elif groups == 3:
+                _row(3, frames, at, steps, weights, count, d_j, flat, start)
+            elif groups == 2:
+                _row(2, frames, at, steps, weights, count, d_j, flat, start)
+            else:
+                _row(1, frames, at, steps, weights, count, d_j, flat, start)
     return mass
 
 
 @njit(**FAST)
-def _regressors(moments, cov_jj, cov_jk, cov_kk, reach, out):
-    """Derivatives of the blurred, moved reference by the windowed unknowns, and its value, from `_moments`."""
+def regressors_of(moments, cov_jj, cov_jk, cov_kk, reach, out):
+    """Derivatives of the blurred, moved reference by the windowed unknowns, and its value, from `moments_around`."""
     real = out.dtype.type
     det = cov_jj * cov_kk - cov_jk * cov_jk
     jj, jk, kk = cov_kk / det, -cov_jk / det, cov_jj / det
@@ -123,7 +197,7 @@ def regressor_noise(cov_jj, cov_jk, cov_kk, reach, out):
 
 
 @njit(**FAST)
-def _placed(j, k, theta, slope, reach, smoothing2):
+def placed(j, k, theta, slope, reach, smoothing2):
     """Place and covariance of the Gaussian that makes of the reference what the smoothed sample is.
 
     The sample is smoothed after it was moved: with ``ε`` of covariance ``σ²``, ``x + ε`` comes from
@@ -144,7 +218,7 @@ def _placed(j, k, theta, slope, reach, smoothing2):
 
 
 @njit(**FAST)
-def _skewness(slope, reach, cov_jj, cov_jk, cov_kk, out):
+def skewness(slope, reach, cov_jj, cov_jk, cov_kk, out):
     """Polynomial in δ that a Gaussian is multiplied by, because light starts with the covariance of its own place.
 
     A ray from ``x - u - δ`` spreads with ``C - δ·∇C``. Less the mean displacement ``-∂_a C_ab`` that belongs to u,
@@ -178,7 +252,7 @@ def _skewness(slope, reach, cov_jj, cov_jk, cov_kk, out):
 
 
 @njit(**FAST)
-def _confidence(mass):
+def confidence_in(mass):
     return min(max((mass - LEAST_MASS) / (FULL_MASS - LEAST_MASS), 0.0), 1.0)
 
 
@@ -197,27 +271,27 @@ def _products(weight, regressors, weighted, part):
 
 
 @njit(**FAST)
-def _pixel(
+def of_pixel(
     sample, reference, alive, weight, reach, factor, slope, noise, smoothing2, j, k, transmission, theta,
     moments, regressors, weighted, spread, part, normal, score, added, skew,
 ):  # fmt: skip
     """Normal matrix and score of one pixel, all distances together; what noise adds to the matrix stays in it.
 
-    Returns squared misfit, weight of the data in it, and their number.
+    Returns squared misfit, weight of the data in it, their number, and the confidence in the last distance.
     """
     distances, _, _, steps = sample.shape
     real = sample.dtype.type
     normal[:], score[:], added[:] = 0, 0, 0
-    misfit, freedom, count = 0.0, 0.0, 0
+    misfit, freedom, count, confidence = 0.0, 0.0, 0, 0.0
     for d in range(distances):
         r = reach[d]
-        c_j, c_k, jj, jk, kk = _placed(j, k, theta, slope, r, smoothing2)
-        _skewness(slope, r, jj, jk, kk, skew)
-        mass = _moments(reference[d], alive[d], c_j, c_k, jj, jk, kk, skew, moments)
-        confidence = _confidence(mass)
+        c_j, c_k, jj, jk, kk = placed(j, k, theta, slope, r, smoothing2)
+        skewness(slope, r, jj, jk, kk, skew)
+        mass = moments_around(reference[d], alive[d], c_j, c_k, jj, jk, kk, skew, RADIUS2, moments)
+        confidence = confidence_in(mass)
         if confidence == 0:
             continue
-        _regressors(moments, jj, jk, kk, r, regressors)
+        regressors_of(moments, jj, jk, kk, r, regressors)
         share = 1 / (transmission * factor[d, j, k])
         gain, offset = real(share), real(theta[KAPPA])
         for m in range(steps):
@@ -237,7 +311,7 @@ def _pixel(
                 added[a, b] += inverse * extra * spread[a, b]
         misfit += inverse * part[RESIDUAL, RESIDUAL]
         freedom += confidence * part[KAPPA, KAPPA]
-    return misfit, freedom, count
+    return misfit, freedom, count, confidence
 
 
 @njit(**FAST)
@@ -248,7 +322,8 @@ def evaluate(
     """Share of each active pixel in the normal equations, at its own present parameters.
 
     Writes ``terms``: upper triangle of the normal matrix ``A``, ``s + A θ`` with the score ``s`` (``again``: the score
-    alone), squared misfit and its degrees of freedom in units of the noise of one count; and ``own``: T as ``own[0] - own[1:] · θ``.
+    alone), squared misfit and its degrees of freedom in units of the noise of one count; and ``own``: T as
+    ``own[0] - own[1:] · θ``.
     """
     columns, steps, count = sample.shape[2], sample.shape[3], len(chosen)
     moments, regressors = np.empty((6, steps), sample.dtype), np.empty((8, steps), sample.dtype)
@@ -260,7 +335,7 @@ def evaluate(
             if not active[j, k]:
                 continue
             here, t = theta[j, k], transmission[j, k]
-            misfit, freedom, seen = _pixel(
+            misfit, freedom, seen, _ = of_pixel(
                 sample, reference, alive, weight, reach, factor, slope[j, k], noise[j, k], smoothing2, j, k, t, here,
                 moments, regressors, weighted, spread, part, normal, score, added, skew,
             )  # fmt: skip
@@ -293,124 +368,3 @@ def evaluate(
                     total += normal[chosen[n], chosen[i]] * here[chosen[i]]
                 terms[j, k, at + n] = total
             terms[j, k, at + count], terms[j, k, at + count + 1] = max(misfit, 0.0), freedom
-
-
-@njit(**FAST)
-def _correlation(cov_jj, cov_jk, cov_kk, curvature):
-    """A Gaussian correlation times what a window leaves of it, ``exp(-curvature δ²/2)``: its integral, its covariance."""
-    det = cov_jj * cov_kk - cov_jk * cov_jk
-    jj, jk, kk = cov_kk / det + curvature, -cov_jk / det, cov_jj / det + curvature
-    less = 1 / (jj * kk - jk * jk)
-    return np.sqrt(less / det), kk * less, -jk * less, jj * less
-
-
-@njit(**FAST)
-def scores(
-    sample, reference, alive, weight, reach, factor, slope, noise, smoothing2, chosen, pixelwise,
-    curvature, transmission, theta, terms, added_out, own, start, stop,
-):  # fmt: skip
-    """What standard errors need, at the final parameters.
-
-    Writes ``terms``: upper triangle of the covariance of a pixel's score with the scores around it; ``added_out``:
-    that of what noise of the reference adds to the normal matrix; and ``own``: 1/A_TT, variance of the score of T,
-    squared misfit, its degrees of freedom, root mean square of the residual (longest distance), slopes of T by the
-    unknowns, covariances of its score with theirs.
-
-    Noise of a smoothed frame is correlated over a Gaussian of twice the variance of the smoothing; a sum over
-    neighbours of regressors times that correlation is the regressor of a reference blurred as much more.
-    """
-    distances, _, columns, steps = sample.shape
-    count, real = len(chosen), sample.dtype.type
-    moments, regressors = np.empty((6, steps), sample.dtype), np.empty((8, steps), sample.dtype)
-    sampled, referred = np.empty((7, steps), sample.dtype), np.empty((7, steps), sample.dtype)
-    weighted = np.empty(steps, sample.dtype)
-    spread, added, normal = np.empty((7, 7)), np.empty((7, 7)), np.empty((7, 7))
-    score, part, skew = np.empty(7), np.empty((8, 8)), np.zeros(6)
-    product = np.empty((7, 7))
-    for j in range(start, stop):
-        for k in range(columns):
-            terms[j, k], added_out[j, k], own[j, k] = 0, 0, 0
-            here, t = theta[j, k], transmission[j, k]
-            misfit, freedom, seen = _pixel(
-                sample, reference, alive, weight, reach, factor, slope[j, k], noise[j, k], smoothing2, j, k, t, here,
-                moments, regressors, weighted, spread, part, normal, score, added, skew,
-            )  # fmt: skip
-            for a in range(7):
-                added[a, a] += UNINFORMATIVE * normal[a, a]
-                normal[a, a] += UNINFORMATIVE * normal[a, a]
-            normal -= added
-            if normal[VALUE, VALUE] <= 0:
-                continue
-            lost = 1 - 1 / seen if pixelwise else 1.0
-            own[j, k, 2] = misfit - (score[VALUE] ** 2 / normal[VALUE, VALUE] if pixelwise else 0.0)
-            own[j, k, 3] = freedom * lost
-            own[j, k, 4] = np.sqrt(part[RESIDUAL, RESIDUAL] / max(lost * part[KAPPA, KAPPA], 1e-30))
-            product[:], skew[:], alone = 0, 0, 0.0
-            for d in range(distances):
-                r = reach[d]
-                c_j, c_k, jj, jk, kk = _placed(j, k, here, slope[j, k], r, smoothing2)
-                confidence = _confidence(_moments(reference[d], alive[d], c_j, c_k, jj, jk, kk, skew, moments))
-                if confidence == 0:
-                    continue
-                _regressors(moments, jj, jk, kk, r, regressors)
-                r2 = r * r
-                of_sample, n_jj, n_jk, n_kk = _correlation(
-                    2 * (jj - r2 * here[2]), 2 * (jk - r2 * here[3]), 2 * (kk - r2 * here[4]), curvature
-                )
-                n_jj, n_jk, n_kk = jj + n_jj, jk + n_jk, kk + n_kk
-                _moments(reference[d], alive[d], c_j, c_k, n_jj, n_jk, n_kk, skew, moments)
-                _regressors(moments, n_jj, n_jk, n_kk, r, sampled)
-                of_reference, n_jj, n_jk, n_kk = _correlation(2 * jj, 2 * jk, 2 * kk, curvature)
-                n_jj, n_jk, n_kk = jj + n_jj, jk + n_jk, kk + n_kk
-                _moments(reference[d], alive[d], c_j, c_k, n_jj, n_jk, n_kk, skew, moments)
-                _regressors(moments, n_jj, n_jk, n_kk, r, referred)
-                share = 1 / (t * factor[d, j, k])
-                power = 1 / (4 * np.pi * np.sqrt(jj * kk - jk * jk))
-                total = brightness = squares = fourths = 0.0
-                for m in range(steps):
-                    w, v = weight[d, j, k, m], regressors[VALUE, m]
-                    total += w
-                    brightness += w * v
-                    squares += w * w * v * v
-                    fourths += w * w * v * v * v
-                if total <= 0 or brightness <= 0:
-                    continue
-                inverse = confidence / (brightness / total * (share / (4 * np.pi * smoothing2) + power))
-                f_sample, f_reference = real(of_sample * share), real(of_reference)
-                for a in range(7):
-                    for m in range(steps):
-                        sampled[a, m] = f_sample * sampled[a, m] + f_reference * referred[a, m]
-                for a in range(7):
-                    for m in range(steps):
-                        weighted[m] = weight[d, j, k, m] ** 2 * regressors[VALUE, m] * regressors[a, m]
-                    for b in range(7):
-                        value = real(0)
-                        for m in range(steps):
-                            value += weighted[m] * sampled[b, m]
-                        product[a, b] += inverse * inverse * noise[j, k] * value
-                alone += inverse * inverse * noise[j, k] * fourths * (share / (4 * np.pi * smoothing2) + power)
-                # Regressors and misfit share the reference's noise: what its square adds is negative for the odd ones.
-                regressor_noise(2 * jj, 2 * jk, 2 * kk, r, spread)
-                extra = inverse * inverse * noise[j, k] ** 2 * squares
-                for a in range(7):
-                    for b in range(7):
-                        product[a, b] += (-extra if a < 2 and b < 2 else extra) * spread[a, b]
-            for a in range(7):
-                for b in range(a):
-                    product[a, b] = product[b, a] = 0.5 * (product[a, b] + product[b, a])
-            own[j, k, 0], own[j, k, 1] = 1 / normal[VALUE, VALUE], alone
-            at = 0
-            for n in range(count):
-                a = chosen[n]
-                g_a = normal[a, VALUE] / normal[VALUE, VALUE] if pixelwise else 0.0
-                own[j, k, 5 + n] = g_a
-                own[j, k, 5 + count + n] = product[a, VALUE] - g_a * product[VALUE, VALUE]
-                for i in range(n, count):
-                    b = chosen[i]
-                    g_b = normal[b, VALUE] / normal[VALUE, VALUE] if pixelwise else 0.0
-                    terms[j, k, at] = (
-                        product[a, b] - g_a * product[VALUE, b] - g_b * product[a, VALUE]
-                        + g_a * g_b * product[VALUE, VALUE]
-                    )  # fmt: skip
-                    added_out[j, k, at] = added[a, b]
-                    at += 1

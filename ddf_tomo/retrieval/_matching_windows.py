@@ -49,7 +49,7 @@ def gather_across(terms, taps, sloped, out, start, stop):
 
 
 @njit(**FAST)
-def _cholesky(matrix, ridge):
+def cholesky(matrix, ridge):
     """Lower factor of a matrix scaled to a diagonal of 1, plus ridge, in place; False if it is not positive."""
     size = len(matrix)
     for a in range(size):
@@ -67,7 +67,7 @@ def _cholesky(matrix, ridge):
 
 
 @njit(**FAST)
-def _solve(factor, vector):
+def solve(factor, vector):
     size = len(vector)
     for a in range(size):
         for b in range(a):
@@ -80,7 +80,7 @@ def _solve(factor, vector):
 
 
 @njit(**FAST)
-def _matrix(upper, out):
+def matrix_of(upper, out):
     size, at = len(out), 0
     for a in range(size):
         for b in range(a, size):
@@ -105,10 +105,10 @@ def update(
     step, scale, right = np.empty(count), np.empty(count), np.empty(count)
     for j in range(start, stop):
         for k in range(columns):
-            at = _matrix(sums[j, k], matrix)
+            at = matrix_of(sums[j, k], matrix)
             if sloped:
-                _matrix(sums[j, k, at + count + 2 :], down)
-                _matrix(sums[j, k, 2 * at + count + 2 :], across)
+                matrix_of(sums[j, k, at + count + 2 :], down)
+                matrix_of(sums[j, k, 2 * at + count + 2 :], across)
             here = theta[j, k]
             change[j, k] = -1
             positive = True
@@ -130,10 +130,10 @@ def update(
                 for n in range(count):
                     for i in range(n + 1):
                         factor[n, i] = matrix[n, i] * scale[n] * scale[i]
-                if _cholesky(factor, ridge):
+                if cholesky(factor, ridge):
                     break
                 ridge *= 30
-            _solve(factor, step)
+            solve(factor, step)
             for n in range(count):
                 step[n] *= scale[n]
             length = np.sqrt(step[0] ** 2 + step[1] ** 2)
@@ -169,85 +169,3 @@ def bound(theta, lowest, highest):
         theta[2], theta[3], theta[4] = mean + half, off, mean - half
     elif radius == 0:
         theta[2] = theta[4] = large
-
-
-@njit(**FAST)
-def errors(sums, spread, added, own, transmission, pixelwise, central, out, valid, start, stop):
-    """Covariance matrices of (T, u, C, κ), from gathered normal matrices and covariances of scores.
-
-    Where a pixel has no data of its own, T has none either: infinite. ``central`` is the peak of the window.
-    """
-    columns, count = out.shape[1], (own.shape[2] - 5) // 2
-    normal, noisy, factor = np.empty((count, count)), np.empty((count, count)), np.empty((count, count))
-    meat, inverse, scale = np.empty((count, count)), np.empty((count, count)), np.empty(count)
-    slope, cross = np.empty(count), np.empty(count)
-    for j in range(start, stop):
-        for k in range(columns):
-            valid[j, k] = False
-            _matrix(sums[j, k], normal)
-            _matrix(added[j, k], noisy)
-            _matrix(spread[j, k], meat)
-            good = True
-            for n in range(count):
-                good = good and normal[n, n] > 0
-            if not good:
-                continue
-            for n in range(count):
-                scale[n] = 1 / np.sqrt(normal[n, n])
-            # Where more than half of some combination of regressors is noise, taking it off leaves a guess.
-            for n in range(count):
-                for i in range(count):
-                    factor[n, i] = (normal[n, i] - noisy[n, i]) * scale[n] * scale[i]
-            if not _cholesky(factor, 0.0):
-                continue
-            for n in range(count):
-                for i in range(count):
-                    factor[n, i] = normal[n, i] * scale[n] * scale[i]
-            if not _cholesky(factor, 0.0):
-                continue
-            valid[j, k] = True
-            for n in range(count):
-                cross[:] = 0
-                cross[n] = scale[n]
-                _solve(factor, cross)
-                for i in range(count):
-                    inverse[i, n] = cross[i] * scale[i]
-            for n in range(count):
-                for i in range(count):
-                    factor[n, i] = 0
-                    for h in range(count):
-                        factor[n, i] += inverse[n, h] * meat[h, i]
-            for n in range(count):
-                for i in range(count):
-                    noisy[n, i] = 0
-                    for h in range(count):
-                        noisy[n, i] += factor[n, h] * inverse[h, i]
-            found, t, unit = out[j, k], transmission[j, k], own[j, k, 0]
-            others = count if pixelwise else count - 1
-            for n in range(others):
-                for i in range(others):
-                    found[1 + n, 1 + i] = noisy[n, i]
-            if not pixelwise:
-                found[0, 0] = t * t * noisy[others, others]
-                for n in range(others):
-                    found[0, 1 + n] = found[1 + n, 0] = t * noisy[others, n]
-                continue
-            if unit <= 0:
-                found[0, :], found[:, 0] = np.inf, np.inf
-                continue
-            variance = own[j, k, 1] * unit * unit
-            for n in range(count):
-                slope[n] = own[j, k, 5 + n]
-                cross[n] = 0
-                for i in range(count):
-                    cross[n] += central * inverse[n, i] * own[j, k, 5 + count + i] * unit
-            for n in range(count):
-                variance -= 2 * slope[n] * cross[n]
-                for i in range(count):
-                    variance += slope[n] * noisy[n, i] * slope[i]
-            found[0, 0] = t * t * variance
-            for n in range(count):
-                total = cross[n]
-                for i in range(count):
-                    total -= noisy[n, i] * slope[i]
-                found[0, 1 + n] = found[1 + n, 0] = t * total
