@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ddf_tomo._checks import choice, message, number
 from ddf_tomo.acquisition._codes import hadamard_cells, ura_cells
+from ddf_tomo.acquisition._drawing import drawn, drawn_lines, spiral_discs, spiral_line
 from ddf_tomo.acquisition._inputs import Seed, frame_shape, generator, length, real_map
-from ddf_tomo.acquisition.stepping import GOLDEN_ANGLE_RAD
 
 GRIDS = ("pillars", "holes", "checkerboard", "lines_j", "lines_k")
 SPIRALS = ("dots", "holes", "line")
@@ -61,7 +61,7 @@ def cells(
     kinds = real_map(pattern, "pattern")
     if kinds.ndim != 2:
         raise ValueError(message("pattern", "shape (rows, columns)", tuple(kinds.shape)))
-    return _drawn(kinds, size, (feature / pixel, feature / pixel)) * thickness
+    return drawn(kinds, size, (feature / pixel, feature / pixel)) * thickness
 
 
 def random_binary(
@@ -110,7 +110,7 @@ def random_binary(
     pattern = torch.zeros(total)
     pattern[torch.randperm(total, generator=generator(seed))[: round(share * total)]] = 1
     edges = (size[0] / count[0], size[1] / count[1])
-    return _drawn(pattern.reshape(*count), size, edges) * thickness
+    return drawn(pattern.reshape(*count), size, edges) * thickness
 
 
 def sandpaper(
@@ -205,7 +205,7 @@ def grid(
     if kind == "checkerboard" and share != 0.5:
         raise ValueError(message("fill", "0.5, as kind is 'checkerboard'", fill))
     count = [max(1, round(n * pixel / period)) for n in size]
-    j, k = (_drawn_lines(n, n / periods, duty) for n, periods in zip(size, count, strict=True))
+    j, k = (drawn_lines(n, n / periods, duty) for n, periods in zip(size, count, strict=True))
     square = j[:, None] * k
     height = {
         "pillars": square,
@@ -259,7 +259,7 @@ def ura(
     [4.0, 8.0]
     """
     size, pixel, feature, thickness = _checked(shape, pixel_size_m, feature_size_m, thickness_m)
-    return _drawn(ura_cells(order), size, (feature / pixel,) * 2) * thickness
+    return drawn(ura_cells(order), size, (feature / pixel,) * 2) * thickness
 
 
 def hadamard(
@@ -304,7 +304,7 @@ def hadamard(
     [16.0, 32.0]
     """
     size, pixel, feature, thickness = _checked(shape, pixel_size_m, feature_size_m, thickness_m)
-    return _drawn(hadamard_cells(order), size, (feature / pixel,) * 2) * thickness
+    return drawn(hadamard_cells(order), size, (feature / pixel,) * 2) * thickness
 
 
 def spiral(
@@ -350,11 +350,8 @@ def spiral(
     form = choice(kind, "kind", SPIRALS)
     share = number(fill, "fill", low=0.01, high=0.99 if form == "line" else DENSEST_SPIRAL)
     width = feature / pixel
-    covered = _spiral_line(size, width, width / share) if form == "line" else _spiral_discs(size, width, share)
+    covered = spiral_line(size, width, width / share) if form == "line" else spiral_discs(size, width, share)
     return (1 - covered if form == "holes" else covered) * thickness
-
-
-# -- how they are drawn -----------------------------------------------------------------------------------------------
 
 
 def _runs(kind: Any) -> tuple[int, ...]:
@@ -380,62 +377,3 @@ def _checked(
     if feature > pixel * min(size[axis] for axis in along) * (1 + 1e-9):
         raise ValueError(message(name, f"at most the frame's {pixel * min(size):g} m", feature_m))
     return size, pixel, feature, length(thickness_m, "thickness_m")
-
-
-def _covered(pixels: int, edge: float, count: int) -> Tensor:
-    """``(pixels, cells)``: share of each pixel that lies in each of the cells, of this edge in pixels."""
-    starts = torch.arange(pixels, dtype=torch.float64)[:, None]
-    cell = torch.arange(count, dtype=torch.float64) * edge
-    return (torch.minimum(starts + 1, cell + edge) - torch.maximum(starts, cell)).clamp(min=0)
-
-
-def _drawn(pattern: Tensor, size: tuple[int, int], edges: tuple[float, float]) -> Tensor:
-    """The pattern of cells, repeated as often as it takes, averaged over the pixels."""
-    needed = [math.ceil(n / edge - 1e-9) for n, edge in zip(size, edges, strict=True)]
-    places = [torch.arange(n) % m for n, m in zip(needed, pattern.shape, strict=True)]
-    whole = pattern[places[0][:, None], places[1]]
-    j, k = (_covered(n, edge, m).to(whole) for n, edge, m in zip(size, edges, needed, strict=True))
-    return j @ whole @ k.T
-
-
-def _drawn_lines(pixels: int, period: float, duty: float) -> Tensor:
-    """Share of each pixel inside ``[0, duty · period)`` of any period, from the integral of that pattern."""
-    edges = torch.arange(pixels + 1, dtype=torch.float64)
-    periods = torch.floor(edges / period + 1e-12)
-    inside = periods * duty * period + (edges - periods * period).clamp(0, duty * period)
-    return inside.diff()
-
-
-def _from_middle(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Places of the pixels' centres from the frame's middle, (rows, 1) and (columns,)."""
-    j, k = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in size)
-    return j[:, None], k
-
-
-def _spiral_line(size: tuple[int, int], width: float, pitch: float) -> Tensor:
-    j, k = _from_middle(size)
-    turn = torch.hypot(j, k) / pitch - torch.atan2(j, k) / (2 * math.pi)
-    distance = (turn - turn.round()).abs() * pitch  # from the nearest arm, along the radius
-    return (width / 2 - distance + 0.5).clamp(0, 1)
-
-
-def _spiral_discs(size: tuple[int, int], width: float, share: float) -> Tensor:
-    """Discs about ``c √(n + ½)`` at n golden angles; c makes one disc an area of ``π c²``."""
-    c = width / (2 * math.sqrt(share))
-    reach = math.hypot(*size) / 2 + width
-    n = torch.arange(math.ceil((reach / c) ** 2) + 1, dtype=torch.float64)
-    angle, radius = n * GOLDEN_ANGLE_RAD, c * (n + 0.5).sqrt()
-    centre = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
-    centre = centre + torch.tensor([(m - 1) / 2 for m in size], dtype=torch.float64)
-    half = math.ceil(width / 2 + 1)
-    window = torch.arange(-half, half + 1)
-    covered = torch.zeros(math.prod(size))
-    for dj in window.tolist():
-        for dk in window.tolist():
-            place = centre.round().long() + torch.tensor([dj, dk])
-            inside = (place >= 0).all(1) & (place < torch.tensor(size)).all(1)
-            distance = (place[inside] - centre[inside]).norm(dim=1)
-            disc = (width / 2 - distance + 0.5).clamp(0, 1).float()
-            index = place[inside, 0] * size[1] + place[inside, 1]
-            covered.scatter_reduce_(0, index, disc, "amax")
-    return covered.reshape(size)
