@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddf_tomo._checks import FileFormatError, choice, integer, message, number, real_array, size_tuple
+from ddf_tomo._checks import NOT_NUMBERS, FileFormatError, choice, integer, message, number, real_array, size_tuple
 from ddf_tomo._files import reading_hdf5
 
 AXES = ("view", "distance", "step")
@@ -100,9 +100,16 @@ def spread(value: Any, key: str) -> NDArray[np.float64]:
             raise ValueError(message(key, SERIES, f"a table of {', '.join(map(repr, given)) or 'nothing'}"))
         first, many = number(given["first"], f"{key}.first"), count(given["count"], f"{key}.count")
         if "last" in given:
-            return np.linspace(first, number(given["last"], f"{key}.last"), many)
-        return first + number(given["step"], f"{key}.step") * np.arange(many)
-    found = real_array([value] if np.ndim(value) == 0 else value, key, (None,))
+            last = number(given["last"], f"{key}.last")
+            stepping = (last - first) / max(many - 1, 1)
+        else:
+            stepping = number(given["step"], f"{key}.step")
+        return np.array([first + stepping * n for n in range(many)], np.float64)
+    try:
+        several = value if np.ndim(value) else [value]
+    except NOT_NUMBERS as error:
+        raise TypeError(message(key, SERIES, type(value).__name__)) from error
+    found: NDArray[np.float64] = real_array(several, key, (None,))
     if not 0 < len(found) <= LARGEST_COUNT:
         raise ValueError(message(key, SERIES, "an empty list"))
     return found

@@ -89,9 +89,8 @@ def _visibility(maps: Maps, wishes: Wishes) -> Channels:
         raise ValueError(message("maps.visibility", "maps that hold visibilities", "none", hint))
     exponent = number(wishes.exponent, "exponent", low=0, high=2, low_open=True)
     lengths, azimuths = np.array(maps.correlation_lengths_m), maps.azimuths_rad
-    values, errors = (
-        each.reshape(*each.shape[:-1], len(lengths), len(azimuths)) for each in (maps.visibility, maps.visibility_error)
-    )
+    both: Any = (maps.visibility, maps.visibility_error)
+    values, errors = (each.reshape(*each.shape[:-1], len(lengths), len(azimuths)) for each in both)
     chosen = wishes.correlation_length_m
     if chosen is not None:
         near = int(np.abs(lengths - number(chosen, "correlation_length_m", low=0, low_open=True)).argmin())

@@ -202,10 +202,10 @@ class Manifest:
                 raise fault(table, "", message(table, f"one of the tables {there}", "another name"))
             for key, value in keys.items():
                 if (table, key) not in places:
-                    there = [name for other, name in places if other == table]
-                    near = difflib.get_close_matches(key, there, 1)
+                    known = [name for other, name in places if other == table]
+                    near = difflib.get_close_matches(key, known, 1)
                     hint = f"Did you mean {near[0]!r}?" if near else ""
-                    raise fault(table, key, message(key, "one of " + ", ".join(there), "another key", hint))
+                    raise fault(table, key, message(key, "one of " + ", ".join(known), "another key", hint))
                 try:
                     values[places[table, key]] = KEYS[places[table, key]][2](value, key)
                 except (TypeError, ValueError) as error:
@@ -318,7 +318,7 @@ class Manifest:
         angles = self.angles() if len(self.angles()) or told.angles_rad is None else told.angles_rad
         return replace(
             found,
-            geometry=self._geometry(len(found), found.sample.shape[-2:], angles),
+            geometry=self._geometry(len(found), (found.sample.shape[-2], found.sample.shape[-1]), angles),
             pixel_size_m=self.pixel_size_m or told.pixel_size_m,
             distances_m=self.distances_m or (() if told.distance_m is None else (told.distance_m,)),
             energy_kev=self.energy_kev or told.energy_kev,

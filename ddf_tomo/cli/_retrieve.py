@@ -113,11 +113,13 @@ def _described(path: Path) -> Any:
         with h5py.File(path) as file:
             if "geometry" not in file:
                 return None
-            lengths = {name: file.attrs[key] for name, key in LENGTHS.items() if key in file.attrs}
-            inside = {name: f"{path.name}:/{name}" for name in ("sample", "reference", "dark") if name in file}
+            told: dict[str, Any] = {name: file.attrs[key] for name, key in LENGTHS.items() if key in file.attrs}
+            inside: dict[str, Any] = {
+                name: f"{path.name}:/{name}" for name in ("sample", "reference", "dark") if name in file
+            }
     except (OSError, RuntimeError, KeyError):  # told when the frames are read
         return None
-    return Manifest(**{"sample": "", **inside}, **lengths, geometry=path.name, folder=path.parent)
+    return Manifest(**({"sample": ""} | inside | told), geometry=path.name, folder=path.parent)
 
 
 def _scan(manifest: Any, distance: float | None, views: str | None) -> Any:

@@ -44,10 +44,10 @@ class Layout(NamedTuple):
         "DataExchange", "NXtomo", "BLISS", "NeXus" or "HDF5".
     data : str
         Name of the dataset with the sample's frames.
-    image_key : (frame,) or None
-        Of NXtomo: 0 sample, 1 flat field, 2 dark; anything else is left out.
-    angles_rad : (view,) or None
-        Of the sample's frames.
+    image_key
+        Of NXtomo, shape ``(frames,)``: 0 sample, 1 flat field, 2 dark; anything else is left out.
+    angles_rad
+        Of the sample's frames, shape ``(views,)``.
     pixel_size_m, distance_m, energy_kev : float or None
         Where the file tells them.
     others : dict
@@ -138,8 +138,8 @@ def find_layout(path: str | os.PathLike[str], dataset: str | None = None) -> Lay
 
 
 def _exchange(file: Any) -> Layout | None:
-    group = file.get("exchange") if "exchange" in file else file if file.name.rstrip("/").endswith("exchange") else None
-    if not hasattr(group, "keys") or not _is_frames(group.get("data")):
+    group: Any = file.get("exchange", file)
+    if not group.name.endswith("exchange") or not hasattr(group, "keys") or not _is_frames(group.get("data")):
         return None
     others = {
         kind: group[name].name for kind, name in EXCHANGE.items() if kind != "sample" and _is_frames(group.get(name))
@@ -204,7 +204,7 @@ def _default(file: Any) -> Layout | None:
             break
         place = place[name]
     signal = _text(place.attrs.get("signal", ""))
-    found = place.get(signal) if signal else None
+    found: Any = place.get(signal) if signal else None
     return Layout("NeXus", found.name) if _is_frames(found) else None
 
 

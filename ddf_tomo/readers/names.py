@@ -38,7 +38,8 @@ class Pattern:
     def __init__(self, text: str, argument: str, folder: Path) -> None:
         found = HDF5.fullmatch(text)
         self.text, self.argument, self.folder = text, argument, folder
-        self.file, self.dataset = (found[1], "/" + found[2]) if found else (text, None)
+        self.file: str = found[1] if found else text
+        self.dataset: str | None = "/" + found[2] if found else None
         for name in FIELD.findall(text):
             if name not in (*AXES, "repeat"):
                 raise ValueError(message(argument, "{view}, {distance}, {step} or {repeat} in braces", f"{{{name}}}"))
@@ -63,8 +64,10 @@ class Pattern:
             If several stand for the same numbers.
         """
         name = (self.folder / self.file).as_posix()
-        pieces = re.split(r"(\{[^{}]*\}|\*)", name)
-        wide, exact, seen = "", "", set()
+        inside = Path(self.file).as_posix()
+        before = name.removesuffix(inside)  # of the folder, whose name may hold anything
+        pieces = re.split(r"(\{[^{}]*\}|\*)", inside)
+        wide, exact, seen = glob.escape(before), re.escape(before), set()
         for piece in pieces:
             axis = FIELD.fullmatch(piece)
             if axis is None and piece != "*":

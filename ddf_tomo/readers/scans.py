@@ -155,19 +155,19 @@ def frames_of(wanted: Wanted) -> Frames:
     _tell_missing(missing, sample.sizes, wanted.refuse)
     dark = _average(wanted, wanted.dark, "dark", sample)
     if wanted.dark is None and "dark" in found.has:
-        dark = _average(wanted, str(sample.first_file), "dark", sample)
+        dark = _average(wanted, str(sample.first_file.resolve()), "dark", sample)
     flat = _average(wanted, wanted.flat, "flat", sample)
-    bad = None if wanted.bad_pixels is None else _average(wanted, wanted.bad_pixels, "bad_pixels", sample)
+    marked = _average(wanted, wanted.bad_pixels, "bad_pixels", sample)
+    bad = np.zeros(sample.image, bool) if marked is None else marked != 0
     divisor = None
     if flat is not None:
         light = flat - (0.0 if dark is None else dark)
         lit = light > 0
         if not lit.any():
             raise ValueError(message("flat", "more counts than in the dark", "no pixel that has them"))
-        bad = ~lit if bad is None else (bad != 0) | ~lit
+        bad |= ~lit
         divisor = np.where(lit, light, 1) / light[lit].mean()
-    good = None if bad is None else ~(bad != 0)
-    if good is not None and not good.any():
+    if bad.all():
         raise ValueError(message("bad_pixels", "some pixels that are good", "none"))
 
     def corrected(frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -192,7 +192,7 @@ def frames_of(wanted: Wanted) -> Frames:
         return Streamed(shape, np.float32, read)
 
     beam = of_views(reference) if reference.per_view else of_views(reference)[0]
-    return Frames(of_views(sample), beam, good, tuple(missing), found)
+    return Frames(of_views(sample), beam, ~bad if bad.any() else None, tuple(missing), found)
 
 
 class _Source:
@@ -312,16 +312,16 @@ class _Source:
             files, dataset, index = self._places(view, distance, step)
             if files:
                 together.setdefault((tuple(files), dataset), []).append((distance, step, index))
-        for (files, dataset), places in together.items():
+        for (those, dataset), places in together.items():
             total: Any = 0.0
-            for file in files:
+            for file in those:
                 stack = self._stack(file, dataset).frames
                 if stack.shape[1:] != self.image:
                     raise FileFormatError(
                         message(self.argument, f"frames of shape {self.image}", f"{stack.shape[1:]} in {file}")
                     )
                 if self.averaged:
-                    read = np.mean([change(frame) for frame in stack], axis=0)[None]
+                    read = np.mean([change(stack[n]) for n in range(len(stack))], axis=0)[None]
                 else:
                     indices = np.array([index for _, _, index in places])
                     if indices.max() >= len(stack):
@@ -331,7 +331,7 @@ class _Source:
                     read = change(stack[indices])
                 total = total + read
             for (distance, step, _), frame in zip(
-                places, np.broadcast_to(total / len(files), (len(places), *self.image)), strict=True
+                places, np.broadcast_to(total / len(those), (len(places), *self.image)), strict=True
             ):
                 frames[distance, step] = frame
         return frames

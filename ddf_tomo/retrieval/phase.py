@@ -206,8 +206,12 @@ def integrate_gradient(gradient: ArrayLike | Tensor, weights: ArrayLike | Tensor
         raise ValueError(message("gradient", "finite values where weights are positive", "NaN or infinite ones"))
     slopes = torch.where(trust > 0, slopes, 0).reshape(-1, *shape[-3:])
     trust = trust.to("cpu", torch.float64).reshape(-1, *shape[-3:])
-    images = [_integrated(g, w) for g, w in zip(slopes, trust, strict=True)]
-    return _like(torch.stack(images).reshape(shape[:-1]).to(slopes), gradient)
+    unit = float(slopes.detach().abs().max()) or 1.0  # sums of squares shall not leave the range
+    images = [_integrated(g / unit, w) * unit for g, w in zip(slopes, trust, strict=True)]
+    found = torch.stack(images).reshape(shape[:-1]).to(slopes)
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(message("gradient", f"sums that {slopes.dtype} can hold", f"values of {unit:.3g}"))
+    return _like(found, gradient)
 
 
 def _integrated(slopes: Tensor, trust: Tensor) -> Tensor:
@@ -261,7 +265,7 @@ class _Solution(torch.autograd.Function):
         return torch.from_numpy(_solved(right.detach().numpy(), edges))
 
     @staticmethod
-    def backward(context: Any, cotangent: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         return torch.from_numpy(_solved(cotangent.detach().numpy(), context.edges)), None
 
 

@@ -5,6 +5,7 @@ A new entry point joins by one function in any of these modules.
 
 from tests.fuzz import (
     acquisition,
+    acquisition_files,
     alignment,
     backends,
     export,
@@ -26,6 +27,7 @@ from tests.fuzz.table import TABLE, case, folder
 __all__ = [
     "TABLE",
     "acquisition",
+    "acquisition_files",
     "alignment",
     "backends",
     "case",
