@@ -48,7 +48,7 @@ test: $(VENV)/.for-tests ## run the test suite and measure its coverage
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_OPTIONS)
 
 demo: $(VENV)/.for-demo ## from measured images and a simulated scan to tensor volumes and figures, in minutes
-	$(BIN)/ddf-tomo demo
+	OMP_WAIT_POLICY=passive $(BIN)/ddf-tomo demo
 
 benchmark: $(VENV)/.for-tests ## measure speed and accuracy beside MUMOTT and others
 	$(BIN)/python benchmarks/run.py

@@ -224,19 +224,16 @@ def _try_gpu() -> Finding:
 
 
 def _try_threads() -> Finding:
-    """Threads of OpenMP spin while they wait, by default; several runtimes then fight for the cores, 10 to 100 times as
-    slow as without, where one sleeps."""
+    """By default threads of OpenMP spin while they wait: those of several runtimes fight for the cores."""
     runtimes = _openmp_runtimes()
-    several = (
-        len(runtimes) > 1 or find_spec("mumott") is not None
-    )  # MUMOTT's threads are another runtime's than torch's
-    policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
-    if policy == "passive":
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
         return Finding("threads", True, "sleep while they wait (OMP_WAIT_POLICY=passive)")
+    if find_spec("mumott") is not None:
+        runtimes.append("that of MUMOTT")
     detail = f"spin while they wait; OpenMP here: {', '.join(runtimes) or 'unknown'}"
-    if not several:
+    if len(runtimes) < 2:
         return Finding("threads", True, detail)
-    detail += f"{' and that of MUMOTT' if find_spec('mumott') else ''}, which fight for the cores where both are used"
+    detail += ", which fight for the cores where both are used"
     return Finding("threads", None, detail, "export OMP_WAIT_POLICY=passive, before Python starts")
 
 
