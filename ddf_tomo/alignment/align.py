@@ -28,6 +28,7 @@ from ddf_tomo.solvers.misfit import Misfit
 
 SMALLEST = 12  # pixels along the shorter edge of the coarsest detector
 MOST_BINNING = 16
+REGISTRATIONS = 4
 LARGEST_STEP = 2.0  # pixels of the grid, in one Gauss–Newton step
 VOLUME_ITERATIONS = 12
 JOINT_ITERATIONS, JOINT_ITERATIONS_COARSE = (
@@ -148,7 +149,7 @@ def align(
         Weight of the volume's squared differences, relative to the response to a constant volume. What is too small
         lets the volume explain noise, what is too large lets it explain too little; a factor of ten hardly matters.
     tolerance
-        Stop when the root mean square of a step's corrections falls below so many pixels, on each grid.
+        Stop when the root mean square of a step's corrections falls below so many pixels of the grid.
     callback
         ``callback(iteration, corrections, residual)`` with tensors ``(views, 5)`` in pixels and radians; returning true
         stops.
@@ -185,7 +186,7 @@ def align(
     limit = number(tolerance, "tolerance", low=0.0, high=1.0)
     reach = _reach(search, fit.scan.geometry, drift)
     if reach > 0:
-        schedule = [(schedule[0][0], "register")] * 3 + schedule
+        schedule = [(schedule[0][0], "register")] * REGISTRATIONS + schedule
 
     def step(state: dict[str, Any], iteration: int) -> Step | None:
         binning, kind = schedule[iteration - 1]
@@ -289,7 +290,7 @@ class _Fit:
         residual = level.share_left(model)
         shifts = register(level.data, model, level.weights, largest=max(1.0, reach / binning))
         steps = torch.nn.functional.pad(-shifts, (0, self.freedom.kinds - 2))
-        self._move(state, self.freedom.without_gauge(steps), binning)
+        self._move(state, self.freedom.without_gauge(steps), binning, torch.inf)
         state["volume"], state["binning"] = x, binning
         return Step(residual)
 
@@ -305,7 +306,7 @@ class _Fit:
         x, steps = at.step(x, JOINT_ITERATIONS if binning == 1 else JOINT_ITERATIONS_COARSE)
         moved = self._move(state, steps, binning)
         state["volume"], state["binning"] = x, binning
-        state["settled"], state["residual"] = binning if moved <= limit else 0, at.residual()
+        state["settled"], state["residual"] = binning if moved <= limit * binning else 0, at.residual()
         return Step(state["residual"], moved if binning == 1 else float("inf"))
 
     def volume_at(self, state: dict[str, Any], binning: int) -> Tensor | None:
@@ -324,22 +325,18 @@ class _Fit:
         scale = torch.tensor([1 / binning] * 2 + [1.0] * 3, dtype=torch.float64)
         return corrections * scale
 
-    def _move(self, state: dict[str, Any], steps: Tensor, binning: int) -> float:
+    def _move(self, state: dict[str, Any], steps: Tensor, binning: int, most: float = LARGEST_STEP) -> float:
         """Take a step given in pixels of a grid; root mean square of what it moves, in pixels of the data."""
         corrections = self.freedom.expand(steps)
         lever = max(self.scan.geometry.volume_shape) / (2 * binning)  # pixels that a radian moves the outermost voxels
-        sizes = corrections.abs()
-        largest = torch.maximum(
-            sizes[:, :2].amax(1), lever * sizes[:, 2:].amax(1) if self.freedom.kinds == 5 else 0 * sizes[:, 0]
-        )
-        factor = (LARGEST_STEP / largest.clamp_min(1e-30)).clamp_max(1)
-        if self.freedom.basis is not None:
-            factor = factor.amin().expand_as(factor)
-        corrections = corrections * factor[:, None]
+        moved = torch.cat([corrections[:, :2], lever * corrections[:, 2:]], dim=1)
+        factor = (most / moved.abs().amax(1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
+        if self.freedom.basis is not None:  # which must remain a drift
+            factor = factor.amin()
+        corrections = factor * corrections
         corrections[:, :2] *= binning
         state["x"] = state["x"] + torch.nn.functional.pad(corrections, (0, 5 - self.freedom.kinds))
-        moved = torch.cat([corrections[:, :2], lever * binning * corrections[:, 2:]], dim=1)
-        return float(moved.square().sum(1).mean().sqrt())
+        return float((factor * moved).square().sum(1).mean().sqrt()) * binning
 
 
 def with_signal(scan: Scan, signal: str) -> Scan:
