@@ -22,6 +22,7 @@ from ddf_tomo.manifest import Manifest
 from ddf_tomo.readers.scans import Frames
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.retrieval.maps import LAYOUT, Maps
+from ddf_tomo.retrieval.visibility import calibrated, estimate_exponent
 from ddf_tomo.scan import Scan
 
 __all__ = ["MapSeries"]
@@ -144,6 +145,8 @@ class MapSeries:
             raise ValueError(message("frames", "frames with their geometry", "none"))
         folder = None if checkpoint is None else file_path(checkpoint, "checkpoint")
         maps = retrieve_views(found, method, folder, progress, options)
+        if maps.correlation_lengths_m is not None and found.energy_kev is not None and found.distances_m:
+            maps = calibrated(maps, PLANCK_TIMES_C / found.energy_kev)
         return cls(maps, found.geometry, found.distances_m, found.energy_kev, found.title, {"method": method})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -204,13 +207,19 @@ class MapSeries:
         ----------
         quantity, **options
             As in `Scan.from_maps`. Whether propagation contrast is in the transmission, and at which sides of the
-            detector there is air, is known here.
+            detector there is air, is known here; the exponent of visibilities at several lengths is estimated.
         """
+        if quantity == "visibility" and options.get("exponent") is None and self._lengths() > 1:
+            options |= {"exponent": min(estimate_exponent(self.maps).value, 2.0)}
         known = {"propagation": len(self.distances_m) < 2, "air": self._sides(), "title": self.title}
         told: dict[str, Any] = dict(self.provenance)
         if self.energy_kev is not None:
             told["energy_kev"] = self.energy_kev
         return Scan.from_maps(self.maps, self.geometry, quantity=quantity, **{**known, "provenance": told, **options})
+
+    def _lengths(self) -> int:
+        """Different correlation lengths of the maps."""
+        return len(set(self.maps.correlation_lengths_m or ()))
 
     def _sides(self) -> str:
         """The sides that no sample reaches: those along which the rotation axis does not lie."""

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from ddf_tomo import FileFormatError, Geometry, Reconstruction, XRayTransform
+from ddf_tomo.manifest import Manifest
 from ddf_tomo.map_series import MapSeries
 from ddf_tomo.retrieval import Maps
+from tests.retrieval.simulation import frames
 from tests.test_scan import some_maps
 
 ANGLES = np.linspace(0, np.pi, 12, endpoint=False)
@@ -109,3 +111,22 @@ def test_scalars_on_the_same_grid(tmp_path):
         MapSeries(maps, GEOMETRY).reconstruct(scalars=["density"])
     with pytest.raises(ValueError, match=r"scalars\['x'\]: expected shape \(12, 12, 12\)"):
         Reconstruction(found.coefficients, 0, GEOMETRY, found.response, scalars={"x": np.ones((3, 3, 3))})
+
+
+def test_visibilities_of_frames_become_a_scan(tmp_path):
+    """A Gaussian blur of known covariance: −ln V = ½ q² eᵀ C e at each azimuth, which is a law of exponent 2."""
+    jj, jk, kk = covariance = (1.2, 0.4, 0.6)
+    sample, reference = frames(8, (48, 52), covariance=covariance, contrast=0.2, counts=2e4, seed=3)
+    np.save(tmp_path / "s.npy", np.stack([sample, sample]))
+    np.save(tmp_path / "r.npy", reference)
+    lengths = {"pixel_size_m": 1e-5, "distances_m": 0.5, "energy_kev": 20.0, "angles_deg": [0, 90]}
+    manifest = Manifest(sample="s.npy", reference="r.npy", **lengths, folder=tmp_path)
+    found = MapSeries.retrieve(manifest, "visibility", periods=[12.0, 8.0], azimuths=6)
+    assert found.maps.correlation_lengths_m == pytest.approx(found.wavelength_m * 0.5 / 1e-5 / np.array([12, 8]))
+    scan = found.scan("visibility")
+    assert abs(scan.response.exponent - 2) < 0.1
+    angles = np.array(scan.response.azimuths_rad)
+    e = np.stack([np.cos(angles), np.sin(angles)])
+    shape = jj * e[0] ** 2 + 2 * jk * e[0] * e[1] + kk * e[1] ** 2
+    inner = scan.data[:, 12:-12, 12:-12].mean((0, 1, 2))
+    np.testing.assert_allclose(inner, 0.5 * (2 * np.pi / 8) ** 2 * shape, rtol=0.06)
