@@ -33,6 +33,11 @@ ENDS = {
     "convergence": "nothing changed any more",
     "callback": "the program that called it",
 }
+SCALARS = {
+    "attenuation_per_m": ("Attenuation coefficient μ", "1/m"),
+    "attenuation_per_voxel": ("Attenuation coefficient μ", "1/voxel"),
+    "refractive_decrement": ("Refractive decrement δ", ""),
+}
 AXES = {"z": ("x", "y"), "y": ("x", "z"), "x": ("y", "z")}  # axes across and up of the slice that fixes one
 
 
@@ -165,6 +170,17 @@ def convergence(facts_: Facts) -> Section:
         "Norm of the weighted residual before the first iteration and after each, on a logarithmic scale.",
     )
     return Section("convergence", title, body)
+
+
+def scalars(facts_: Facts) -> Section:
+    """Volumes without direction: attenuation, refractive decrement."""
+    made, body = facts_.reconstruction, ""
+    for name, values in made.scalars.items():
+        title, unit = SCALARS.get(name, (name.replace("_", " "), ""))
+        drawn = visualization.show_slices({title: values}, unit=unit, voxel_size_m=made.voxel_size_m)
+        body += picture(drawn, f"{title}: three slices through the middle", f"{title}{f' in {unit}' if unit else ''}.")
+    told = paragraph("From transmission and refraction in the same frames, on the same grid as the tensors.")
+    return Section("scalars", "Attenuation and refraction", told + body)
 
 
 def slices(facts_: Facts) -> Section:

@@ -107,6 +107,7 @@ def _page(facts: Facts, title: str | None) -> str:
         _sections.convergence(facts),
         _sections.slices(facts),
         _sections.directions(facts),
+        *([_sections.scalars(facts)] if facts.reconstruction.scalars else []),
         *([] if facts.truth is None else [_sections.merits(facts)]),
         _sections.quantities(facts),
         _sections.settings(facts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -171,3 +172,14 @@ def test_bad_arguments(volume: Reconstruction, scan: Scan, tmp_path: Path) -> No
     with pytest.raises(FileNotFoundError, match="existing folder"):
         write_report(volume, tmp_path / "no" / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_volumes_without_direction_have_a_section(volume: Reconstruction, tmp_path: Path) -> None:
+    values = {"attenuation_per_m": np.ones(volume.coefficients.shape[:3]), "other_one": np.ones(SHAPE)}
+    write_report(replace(volume, scalars=values), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    Outline(text)
+    assert "Attenuation coefficient μ in 1/m." in text
+    assert "other one." in text
+    write_report(volume, tmp_path / "page.html")
+    assert "Attenuation and refraction" not in (tmp_path / "page.html").read_text(encoding="utf-8")
