@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import check_shape, choice, flag, message, number
-from ddf_tomo.operators.base import LinearOperator, sum_of
+from ddf_tomo.operators.autograd import OpaqueOperator
+from ddf_tomo.operators.base import sum_of
 from ddf_tomo.operators.blur_kernels import Component, components_of, kernel_of
 from ddf_tomo.operators.gaussian_sampling import sample
 from ddf_tomo.operators.low_rank_blur import LowRank
@@ -34,7 +35,7 @@ WIDEST = 1e3  # square pixels: the sum over neighbours takes as long as the blur
 SHARPEST = -0.5  # noise makes covariances slightly negative, which sharpens
 
 
-class DirectionalBlur(LinearOperator):
+class DirectionalBlur(OpaqueOperator):
     """Blur of images ``(..., row, column)`` by kernels that differ from pixel to pixel; `.T` is the exact transpose.
 
     Differentiable in the images (to any order), and in covariance and displacement (once). Kernels sum to one
@@ -81,6 +82,7 @@ class DirectionalBlur(LinearOperator):
         method: str = "auto",
         tolerance: float = 1e-3,
     ) -> None:
+        super().__init__()
         field = checked_covariance(floating(covariance, "covariance"))
         check_shape(field.shape, "covariance", (None, None, 3))
         moved = field.new_zeros(*field.shape[:2], 2) if displacement is None else floating(displacement, "displacement")
@@ -95,34 +97,45 @@ class DirectionalBlur(LinearOperator):
         self.components = components_of(kernel_of(kernel), field)
         self.domain_shape = self.range_shape = tuple(field.shape[:2])
         self.device = field.device
+        maps = [moved, *(each for pair in self.components for each in pair if isinstance(each, Tensor))]
+        self._has_derivatives = any(has_derivative(each) for each in maps)
         self.low_rank: LowRank | None = None
         tolerance = number(tolerance, "tolerance", low=1e-5, high=0.5)
         if self.method == "low-rank":
             self.low_rank = LowRank(self.components, self.displacement, tolerance)
 
+    # One node in torch's graph (and in compiled ones) unless the maps want gradients, too.
     def _apply(self, x: Tensor) -> Tensor:
-        return self._scattered(x) if self.conservative else self._gathered(x)
+        return self._blurred(x, self.conservative) if self._has_derivatives else super()._apply(x)
 
     def _apply_adjoint(self, y: Tensor) -> Tensor:
-        return self._gathered(y) if self.conservative else self._scattered(y)
+        return self._blurred(y, not self.conservative) if self._has_derivatives else super()._apply_adjoint(y)
+
+    def _forward_kernel(self, x: Tensor) -> Tensor:
+        return self._blurred(x, self.conservative)
+
+    def _adjoint_kernel(self, y: Tensor) -> Tensor:
+        return self._blurred(y, not self.conservative)
 
     # In float64, whatever the images: coefficients of white noise are a hundred times larger than it.
-    def _gathered(self, images: Tensor) -> Tensor:
+    def _blurred(self, images: Tensor, scatter: bool) -> Tensor:
+        flat = images.reshape(-1, *images.shape[-2:]).double()
         if self.low_rank:
-            return self.low_rank(images)
-        stack = as_stack(prefilter(images.double()))
-        found = gathered(stack, self.displacement.double(), self._components(), plain=self.method == "plain")
-        return as_images(found, images).to(images.dtype)
-
-    def _scattered(self, images: Tensor) -> Tensor:
-        if self.low_rank:
-            return transposed(self.low_rank, images)
-        stack, u, plain = as_stack(images.double()), self.displacement.double(), self.method == "plain"
-        found = sum_of(
-            sample(_shared(share, stack), u, covariance + _basis(covariance), transposed=True, plain=plain)
-            for share, covariance in self._components()
-        )
-        return transposed(prefilter, as_images(found, images)).to(images.dtype)
+            blurred = [transposed(self.low_rank, each) if scatter else self.low_rank(each) for each in flat]
+            return torch.stack(blurred).reshape(images.shape).to(images.dtype) if blurred else images.clone()
+        u, plain, components = self.displacement.double(), self.method == "plain", self._components()
+        # Filtered one by one: products of matrices of other sizes may round otherwise.
+        if scatter:
+            stack = flat.movedim(0, -1)
+            found = sum_of(
+                sample(_shared(share, stack), u, covariance + _basis(covariance), transposed=True, plain=plain)
+                for share, covariance in components
+            )
+            result = [prefilter(each, transposed=True) for each in found.movedim(-1, 0)]
+        else:
+            stack = torch.stack([prefilter(each) for each in flat], -1) if len(flat) else flat.movedim(0, -1)
+            result = list(gathered(stack, u, components, plain=plain).movedim(-1, 0))
+        return torch.stack(result).reshape(images.shape).to(images.dtype) if result else images.clone()
 
     def _components(self) -> list[Component]:
         return [(s.double() if isinstance(s, Tensor) else s, c.double()) for s, c in self.components]
@@ -162,26 +175,17 @@ def checked_covariance(field: Tensor) -> Tensor:
     return field
 
 
-def as_stack(images: Tensor) -> Tensor:
-    """Images ``(..., row, column)`` as ``(row, column, image)``.
+def has_derivative(tensor: Tensor) -> bool:
+    """Whether autograd or `torch.func` follows a tensor, backwards or forwards.
 
     Examples
     --------
-    >>> as_stack(torch.zeros(2, 4, 5, 6)).shape
-    torch.Size([5, 6, 8])
+    >>> has_derivative(torch.ones(2)), has_derivative(torch.ones(2, requires_grad=True))
+    (False, True)
     """
-    return images.reshape(-1, *images.shape[-2:]).movedim(0, -1)
-
-
-def as_images(stack: Tensor, like: Tensor) -> Tensor:
-    """``(row, column, image)`` in the shape of the images ``like`` that they came from.
-
-    Examples
-    --------
-    >>> as_images(torch.zeros(5, 6, 8), torch.zeros(2, 4, 5, 6)).shape
-    torch.Size([2, 4, 5, 6])
-    """
-    return stack.movedim(-1, 0).reshape(like.shape)
+    if tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def transposed(function: Any, images: Tensor) -> Tensor:

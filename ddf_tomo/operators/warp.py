@@ -180,23 +180,28 @@ def _derivative(field: Tensor, axis: int) -> Tensor:
     return total.movedim(-1, axis)
 
 
-def prefilter(images: Tensor, interpolation: str = "gaussian") -> Tensor:
-    """Coefficients c of ``(..., row, column)`` images; linear, so torch knows its gradient.
+def prefilter(images: Tensor, interpolation: str = "gaussian", *, transposed: bool = False) -> Tensor:
+    """Coefficients c of ``(..., row, column)`` images, or the transpose of this linear map.
 
     Examples
     --------
-    >>> prefilter(torch.full((5, 6), 3.0))[2, 2]
-    tensor(3.0000)
+    >>> prefilter(torch.full((5, 6), 3.0))[2, 2].round(decimals=4)
+    tensor(3.)
     """
     for axis in (-2, -1):
-        lines = images.movedim(axis, -1)
+        lines, size = images.movedim(axis, -1), images.shape[axis]
         matrix = torch.from_numpy(_filter(interpolation, images.dtype)).to(images)
-        reach, size = (len(matrix) - BLOCK) // 2, images.shape[axis]
-        missing = -size % BLOCK
-        index = mirrored(torch.arange(-reach, size + missing + reach, device=images.device), size)
-        windows = lines[..., index].unfold(-1, len(matrix), BLOCK)
-        filtered = windows.reshape(-1, len(matrix)) @ matrix
-        images = filtered.reshape(*lines.shape[:-1], -1)[..., :size].movedim(-1, axis)
+        first = torch.arange(0, size, BLOCK, device=images.device)
+        within = torch.arange(len(matrix), device=images.device) - (len(matrix) - BLOCK) // 2
+        windows = mirrored(first[:, None] + within, size)
+        if transposed:
+            blocks = torch.nn.functional.pad(lines, (0, -size % BLOCK)).reshape(-1, BLOCK)
+            parts = (blocks @ matrix.T).reshape(*lines.shape[:-1], -1)
+            lines = torch.zeros_like(lines).index_add(-1, windows.flatten(), parts)
+        else:
+            blocks = lines[..., windows].reshape(-1, len(matrix)) @ matrix
+            lines = blocks.reshape(*lines.shape[:-1], -1)[..., :size]
+        images = lines.movedim(-1, axis)
     return images
 
 

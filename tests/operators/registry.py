@@ -11,7 +11,7 @@ import scipy.sparse.linalg
 import torch
 
 import ddf_tomo as dt
-from ddf_tomo.operators import SlabwiseXRayTransform
+from ddf_tomo.operators import DirectionalBlur, FreeFormBlur, SlabwiseXRayTransform
 from ddf_tomo.operators.backends import BACKENDS
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors import Differences
@@ -86,6 +86,11 @@ def tensor(
     return dt.TensorXRayTransform(geometry, *RESPONSES[name], backend=backend, **options)
 
 
+def blur(**options) -> LinearOperator:
+    field = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(8)) * torch.tensor([2.0, 0.3, 1.0])
+    return DirectionalBlur(field, field[..., :2] - 0.5, **options)
+
+
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     # Foreign projectors are no transposes, and need a card: tests/operators/test_foreign_backends.py.
     **{f"xray {b}": lambda b=b: xray(backend=b) for b in BACKENDS if is_usable(b)},
@@ -110,8 +115,12 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "normal fast, inverse": lambda: tensor(geometry=WIDE).normal(exact=False).inverse(0.05, laplacian=0.1),
     "weighted normal": lambda: tensor().normal(np.linspace(0, 2, 12).reshape(4, 3)),
     "differences": lambda: Differences((4, 1, 3)),
+    "blur": lambda: blur(),
+    "blur, conservative": lambda: blur(kernel="exponential", conservative=True),
+    "blur, low rank": lambda: blur(method="low-rank", tolerance=1e-2),
+    "blur, free form": lambda: FreeFormBlur(torch.full((1, 3, 5), 1 / 15), torch.ones(1, 4, 3)),
     "wrapped scipy": lambda: dt.wrap(scipy.sparse.linalg.aslinearoperator(random_matrix(6, 8).numpy()), (2, 4), (6,)),
     "wrapped tomosipo": lambda: dt.wrap(Matrix(random_matrix(6, 8), (2, 4), (3, 2), [])),
     "wrapped functions": lambda: dt.wrap((every_other, spread), (5, 2), (3, 2)),
 }
-WITHOUT_VIEWS = ("adjoint", "normal", "weighted normal", "differences", "wrapped")
+WITHOUT_VIEWS = ("adjoint", "normal", "weighted normal", "differences", "wrapped", "blur")
