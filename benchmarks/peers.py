@@ -48,7 +48,7 @@ def umpa_ddf(sample: NDArray[Any], reference: NDArray[Any], window: int = 5, ste
         with h5py.File(path) as file:
             stage = max(name.rpartition("_")[2] for name in file if name.startswith("final_vals"))
             first, second, width = np.moveaxis(file[f"final_vals_stage_{stage}"][()], -1, 0)
-        moved = -np.stack([file[f"dpc{axis}_stage_{stage}"][()] for axis in "yx"], -1)
+            moved = -np.stack([file[f"dpc{axis}_stage_{stage}"][()] for axis in "yx"], -1)
     # Its parameters: σ² = s²/(1 ± ε) along and across the angle θ, with (first, second) = √ε (cos θ, sin θ).
     share, angle = np.minimum(first**2 + second**2, 0.999), np.arctan2(second, first)
     along, across = width**2 / (1 + share), width**2 / (1 - share)

@@ -39,7 +39,7 @@ from ddf_tomo.derived import derive
 from ddf_tomo.interop.mumott import Projector, ResponseBasisSet
 from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import tilt_series
-from ddf_tomo.retrieval import METHODS, retrieve
+from ddf_tomo.retrieval import retrieve
 from ddf_tomo.visualization import show_beams, show_directions, show_glyphs, show_maps, show_slices
 
 torch.set_num_threads(2)
@@ -79,7 +79,8 @@ for name, value, unit in zip(("f", "δ", "μ"), values, ("rad²/m", "", "1/m"), 
 # call goes on where it stopped. On the command line: `ddf-tomo simulate helicoidal --frames`.
 
 # %%
-simulate_frames(specimen, geometry, "frames.h5", voxel_size_m=VOXEL_M, steps=12, counts=2000.0, truth=True)
+options = {"voxel_size_m": VOXEL_M, "steps": 12, "counts": 2000.0, "truth": True, "progress": False}
+simulate_frames(specimen, geometry, "frames.h5", **options)
 frames = FrameFile.load("frames.h5")
 frames
 
@@ -89,10 +90,8 @@ frames
 # One call for all views. Frames are read view by view, so that they need not fit into memory.
 
 # %%
-method = "matching" if "matching" in METHODS else "differential"
-maps = retrieve(
-    frames.sample, frames.reference, method, window=1.5, pixel_size_m=frames.pixel_size_m, distance_m=frames.distance_m
-)
+lengths = {"pixel_size_m": frames.pixel_size_m, "distance_m": frames.distance_m}
+maps = retrieve(frames.sample, frames.reference, "matching", window=1.5, progress=False, **lengths)
 show_maps(maps, view=30)
 
 # %% [markdown]
@@ -173,20 +172,18 @@ Markdown("\n".join(rows))
 # %% [markdown]
 # ## What else is in the frames
 #
-# Transmission and refraction came out of the same call. They are line integrals too: of the attenuation coefficient,
-# and, differentially, of the refractive index. On the same grid they give ordinary CT beside the tensors.
+# Transmission and refraction came out of the same call. They belong to line integrals too: of the attenuation
+# coefficient and, after integration, of the refractive decrement δ. On the same grid they give ordinary CT beside the
+# tensors. What refraction gathers or thins out is taken off the transmission before.
 
 # %%
-attenuation = -np.log(np.clip(maps.transmission, 1e-3, None))
-views, rows_, columns = attenuation.shape
-blocks = attenuation.reshape(views, rows_ // PIXELS, PIXELS, columns // PIXELS, PIXELS).mean((2, 4))
-ct = ddf_tomo.reconstruct(
-    ddf_tomo.Scan(blocks[..., None].astype(np.float32), scan.geometry, ddf_tomo.operators.IsotropicResponse()),
-    progress=False,
-)
-mu = ct.coefficients[..., 0] / VOXEL_M
 core = values[2] > 0.5 * values[2].max()
-print(f"attenuation inside the sample: found {mu[core].mean():.0f}, true {values[2][core].mean():.0f} per metre")
+units = {"attenuation": (1 / VOXEL_M, values[2], "per metre"), "phase": (1e-6 / PIXELS, values[1], "(δ)")}
+for quantity, (unit, exact, name) in units.items():
+    single = ddf_tomo.Scan.from_maps(maps, frames.geometry, quantity=quantity).binned(PIXELS)
+    ct = unit * ddf_tomo.reconstruct(single, progress=False).coefficients[..., 0]
+    correlation = np.corrcoef(ct.ravel(), exact.ravel())[0, 1]
+    print(f"{quantity}: {ct[core].mean():.3g}, true {exact[core].mean():.3g} {name}; correlation {correlation:.3f}")
 volume.save("volume.h5")
 
 # %% [markdown]
