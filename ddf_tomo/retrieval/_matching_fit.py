@@ -27,9 +27,11 @@ CENTRAL = 1.5  # its peak
 SMOOTHED, GATHERED = 5, 3  # standard deviations to which Gaussians reach
 LEAST_TRANSMISSION = 1e-2
 LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
+REFERENCE_REACH = 2.0  # pixels: shift and blur of the reference, for holes in single frames
+LEAST_SIDE = 16  # rows and columns of a binned image
 LEAST_WINDOW = 1.5  # pixels, at coarse resolutions
 COARSE_ITERATIONS = 5
-FINEST_SHIFT = 1.5  # pixels that are found without a coarser start
+FINEST_SHIFT = 0.8  # pixels that are found without a coarser start
 FEWEST_FRAMES = 4  # with fewer of them T is taken to be constant in the window as well
 CONVERGED = 0.1  # standard errors: a pixel that moves less is not evaluated again
 FURTHEST = 1.0  # pixels in one iteration
@@ -70,9 +72,10 @@ def smooth(images: Tensor, sigma: float, edge: str) -> Tensor:
     return along(along(flat, weights, -1, edge=edge), weights, -2, edge=edge).reshape(images.shape)
 
 
-def levels(largest_shift: float) -> int:
-    """How often frames are binned by two to find shifts of this size."""
-    return max(0, math.ceil(math.log2(largest_shift / FINEST_SHIFT)))
+def levels(largest_shift: float, shape: tuple[int, ...] = ()) -> int:
+    """How often frames are binned by two to find shifts of this size, in an image large enough for that."""
+    most = max(0, int(math.log2(min(shape) / LEAST_SIDE))) if shape else math.inf
+    return int(min(max(0, math.ceil(math.log2(largest_shift / FINEST_SHIFT))), most))
 
 
 @dataclass
@@ -154,6 +157,10 @@ class _Problem:
         errors, valid = np.zeros((*shape, size, size)), np.zeros(shape, bool)
         given = self.sums, spreads, noises, own, self.transmission, self.pixelwise, CENTRAL
         self._rows(kernel.errors, *given, errors, valid)
+        if len(self.reach) > 1:
+            # T is what is left after focusing, 1 - reach ∇·u: it takes part in the noise of that slope.
+            slope = curvature * (errors[..., 1, 1] + errors[..., 2, 2])
+            errors[..., 0, 0] += (self.transmission * self.reach.mean()) ** 2 * slope
         seen = own[..., 0] > 0
         transmission = self.transmission
         if self.pixelwise and not seen.all():
@@ -201,7 +208,7 @@ def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
         sample, reference = (_filled(each, living) for each in (sample, reference))
     ticks = sample.shape[0] * sample.shape[1]
     coarser = None
-    for level in range(levels(options["largest_shift"]), -1, -1):
+    for level in range(levels(options["largest_shift"], sample.shape[-2:]), -1, -1):
         problem = _problem(View(sample, reference, weights, view.reach, view.counts), options, level)
         if coarser is not None:
             start = _finer(coarser.theta, problem.transmission.shape)
@@ -238,9 +245,13 @@ def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
         weights = torch.where(living > 0.75, weights, 0)
     living = (weights > 0).to(dtype)
     weights = weights * ((smooth(living, smoothing, "constant") - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
+    holes = living.amax(1, keepdim=True) - living
+    if holes.any():
+        # Of single frames: where the blurred reference would look into one. Small ones are filled well enough.
+        weights = weights * (1.5 - 10 * smooth(holes, REFERENCE_REACH, "constant")).clamp(0, 1)
     sample, beam = smooth(sample, smoothing, "replicate"), smooth(reference, smoothing, "replicate")
     both, square = (smooth((beam * each * weights).sum((0, 1)), window, "constant") for each in (sample, beam))
-    transmission = (both / square.clamp(min=1e-30)).clamp(min=LEAST_TRANSMISSION).double().numpy()
+    transmission = (both / square.clamp(min=1e-30)).clamp(min=LEAST_TRANSMISSION).double().cpu().numpy()
     # A blur takes contrast: a pattern that the sample's frames have and the reference's lack is another mask's.
     scaled = sample / torch.as_tensor(transmission).to(sample)
     contrasts = torch.stack([(each - each.mean(1, keepdim=True)).square().sum((0, 1)) for each in (beam, scaled)])
@@ -251,14 +262,14 @@ def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
     counts = view.counts * bins**2
 
     def steps_last(images: Tensor) -> Array:
-        return pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)).contiguous().numpy()
+        return pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)).contiguous().cpu().numpy()
 
     return _Problem(
         sample=steps_last(sample),
         reference=steps_last(reference - 1),
-        alive=living.amax(1).double().numpy(),
+        alive=living.amax(1).double().cpu().numpy(),
         weight=steps_last(weights),
-        reach=view.reach.double().numpy(),
+        reach=view.reach.double().cpu().numpy(),
         smoothing=smoothing,
         window=window,
         chosen=np.array([0, 1, 2, 3, 4] + [5] * options["background"] + [6] * (not pixelwise)),
@@ -267,7 +278,7 @@ def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
         transmission=transmission,
         theta=theta,
         noise=np.full(transmission.shape, 0.0 if math.isnan(counts) else 1 / counts),
-        same=(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]).numpy(),
+        same=(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]).cpu().numpy(),
     )
 
 

@@ -21,6 +21,7 @@ LANES, MOST = 8, 4  # steps in a vector; vectors that are summed together
 RADIUS2 = 16.0  # of the ellipse of taps, in standard deviations, squared: 3e-4 of the Gaussian lies outside
 KAPPA, VALUE, RESIDUAL = 5, 6, 7
 LEAST_MASS, FULL_MASS = 0.97, 0.995  # of a Gaussian on living pixels: below the first a pixel counts for nothing
+STEEP = 0.05  # squared change of ln T over the smoothing, at which a pixel counts for half
 STEEPEST = 0.5  # relative change of C over a standard deviation
 LEAST_SIGMA2 = 0.2  # square pixels: narrower Gaussians are not resolved by the sampling
 FAST = {"nogil": True, "error_model": "numpy", "cache": True, "fastmath": True}
@@ -100,7 +101,8 @@ def _row(
 def moments_around(reference, alive, centre_j, centre_k, cov_jj, cov_jk, cov_kk, skew, radius2, out):
     """Moments 1, δ_j, δ_k, δ_j², δ_j δ_k, δ_k² of a Gaussian around a place, times the steps of ``reference``.
 
-    δ points from a tap to the place; ``radius2`` bounds δᵀ Σ⁻¹ δ. Returns how much of the Gaussian lies on living pixels.
+    δ points from a tap to the place; ``radius2`` bounds δᵀ Σ⁻¹ δ. Returns how much of the Gaussian lies on living
+    pixels.
     """
     rows, columns, steps = reference.shape
     det = cov_jj * cov_kk - cov_jk * cov_jk
@@ -303,6 +305,9 @@ def of_pixel(
         regressor_noise(jj, jk, kk, r, spread)
         level = part[KAPPA, VALUE] / part[KAPPA, KAPPA]
         inverse = confidence / (level * (share / (4 * np.pi * smoothing2) + spread[VALUE, VALUE]))
+        # Where T changes within the smoothing, first order in its slope is not enough.
+        steep = smoothing2 * (slope[VALUE, 0] ** 2 + slope[VALUE, 1] ** 2) / STEEP
+        inverse /= 1 + steep * steep
         extra = noise * part[KAPPA, VALUE]
         for a in range(7):
             score[a] += inverse * (part[a, RESIDUAL] + extra * spread[a, VALUE])

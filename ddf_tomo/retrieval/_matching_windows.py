@@ -97,7 +97,8 @@ def update(
     """Solve the gathered normal equations, move the parameters, and write how far, ``Δᵀ A Δ``; -1 if impossible.
 
     ``again``: the sums are of scores alone; ``sloped``: they hold first moments, and unknowns that change over the
-    window do not pull to where it knows most. A step is cut to ``furthest`` pixels and the eigenvalues of C stay between ``lowest`` and ``highest``.
+    window do not pull to where it knows most. A step is cut to ``furthest`` pixels and the eigenvalues of C stay
+    between ``lowest`` and ``highest``.
     """
     columns, count = theta.shape[1], len(chosen)
     matrix, factor = np.empty((count, count)), np.empty((count, count))

@@ -7,8 +7,8 @@ its derivatives, without interpolation and without a limit to shift or blur. Wha
 right:
 
 * the sample is smoothed by a Gaussian too (``smoothing``): the kernel of the reference has then the covariance
-  ``C + σ²``, is never narrower than its sampling resolves, and ``C`` may come out as zero, or below where noise says so.
-  Because the sample is smoothed *after* it was moved, slopes of u and T enter that kernel, to first order;
+  ``C + σ²``, is never narrower than its sampling resolves, and ``C`` may come out as zero, or below where noise says
+  so. Because the sample is smoothed *after* it was moved, slopes of u and T enter that kernel, to first order;
 * light starts with the blur of its own place. Kernels that arrive where C changes are therefore skewed (first order
   in ∇C, third derivatives of the reference), which would read as a displacement of some hundredths of a pixel;
 * T belongs to a pixel and is eliminated there (Schur complement) before the window sums, as in ``differential``;
@@ -72,25 +72,24 @@ class _Matching:
             "iterations": integer(options["iterations"], "iterations", low=1, high=100),
             "positive": flag(options["positive"], "positive"),
         }
-        least = 2 * int(np.ceil(SMOOTHED * checked["smoothing"])) + 1 << levels(checked["largest_shift"])
+        least = 2 * int(np.ceil(SMOOTHED * checked["smoothing"])) + 1
         if min(rows, columns) < least:
-            hint = "Smoothing, and binning for large shifts, want as many"
+            hint = "Smoothing reaches as far"
             raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
         return checked
 
     def halo(self, options: dict[str, Any]) -> int:
-        smoothed, window, bins = options["smoothing"], WIDER * options["window"], 2 ** levels(options["largest_shift"])
-        gathered = GATHERED * max(window, LEAST_WINDOW * bins)
-        return int(np.ceil(3 * gathered + SMOOTHED * smoothed * bins + options["largest_shift"] + 8))
+        """Windows of the last two steps and of the coarsest start, smoothing, shift, blur."""
+        windows = 2 * WIDER * options["window"] + LEAST_WINDOW * 2 ** levels(options["largest_shift"])
+        return int(np.ceil(GATHERED * windows + SMOOTHED * options["smoothing"] + options["largest_shift"] + 8))
 
     def passes(self, options: dict[str, Any]) -> int:
         iterations: int = options["iterations"]
         return iterations
 
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
-        return _maps(
-            _matching_fit.fit(View(*(each.detach() for each in view[:4]), view.counts), options, tick), view, options
-        )
+        frames = View(view.sample.detach(), view.reference.detach(), view.weights.detach(), view.reach, view.counts)
+        return _maps(_matching_fit.fit(frames, options, tick), view, options)
 
 
 METHOD: Method = _Matching()
