@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import check_broadcast, choice, message, number
+from ddf_tomo._checks import check_broadcast, check_shape, choice, message, number
 from ddf_tomo.operators.warp import floating
 
 __all__ = ["TwoComponentKernel", "exponential_kernel", "gaussian_kernel"]
@@ -41,7 +41,7 @@ def gaussian_kernel(covariance: Tensor) -> list[Component]:
     >>> gaussian_kernel(torch.tensor([1.0, 0.0, 0.5]))
     [(1.0, tensor([1.0000, 0.0000, 0.5000]))]
     """
-    return [(1.0, covariance)]
+    return [(1.0, _field(covariance))]
 
 
 def exponential_kernel(covariance: Tensor) -> list[Component]:
@@ -63,7 +63,8 @@ def exponential_kernel(covariance: Tensor) -> list[Component]:
     """
     total = sum(share for share, _ in EXPONENTIAL)
     mean = sum(share * scale for share, scale in EXPONENTIAL)
-    return [(share / total, scale * total / mean * covariance) for share, scale in EXPONENTIAL]
+    field = _field(covariance)
+    return [(share / total, scale * total / mean * field) for share, scale in EXPONENTIAL]
 
 
 class TwoComponentKernel:
@@ -90,6 +91,7 @@ class TwoComponentKernel:
         self.ratio = _number_or_map(ratio, "ratio", 1e4)
 
     def __call__(self, covariance: Tensor) -> list[Component]:
+        covariance = _field(covariance)
         for name in ("share", "ratio"):
             value = getattr(self, name)
             if isinstance(value, Tensor):
@@ -104,6 +106,12 @@ class TwoComponentKernel:
             value if isinstance(value, float) else f"map {tuple(value.shape)}" for value in (self.share, self.ratio)
         ]
         return f"TwoComponentKernel({told[0]}, {told[1]})"
+
+
+def _field(covariance: Any) -> Tensor:
+    field = floating(covariance, "covariance")
+    check_shape(field.shape[max(field.ndim - 1, 0) :], "last axis of covariance", (3,))
+    return field
 
 
 def _number_or_map(value: Any, argument: str, high: float) -> float | Tensor:

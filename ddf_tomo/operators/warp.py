@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import check_shape, choice, flag, message
+from ddf_tomo._checks import check_broadcast, check_shape, choice, flag, message
 from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.gaussian_sampling import REACH, mirrored, sample
 
@@ -98,7 +98,7 @@ def warp(
     return result if isinstance(image, Tensor) else result.detach().numpy()
 
 
-def shift(images: Tensor, offsets: Tensor) -> Tensor:
+def shift(images: Any, offsets: Any) -> Any:
     """Images at ``x − s``, each with an offset of its own; differentiable in both, as `warp` with Gaussians is.
 
     Parameters
@@ -108,6 +108,11 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
     offsets : (..., 2)
         s_j, s_k in pixels; the axes in front are those of ``images``, or stretch to them.
 
+    Raises
+    ------
+    ValueError, TypeError
+        For arrays of other shapes, or that hold NaN.
+
     Examples
     --------
     >>> image = torch.rand(1, 20, 20)
@@ -115,22 +120,31 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
     >>> moved.shape, bool(torch.allclose(moved[0, 3:], image[0, :-3], atol=1e-4))
     (torch.Size([2, 20, 20]), True)
     """
-    result, variance = prefilter(images), VARIANCE["gaussian"]
-    reach = math.ceil(REACH[images.dtype] * math.sqrt(variance))
-    for axis, size in ((-2, images.shape[-2]), (-1, images.shape[-1])):
-        offset = offsets[..., axis].to(images)
+    given, moves = floating(images, "images"), floating(offsets, "offsets")
+    if given.ndim < 2 or 0 in given.shape:
+        raise ValueError(message("images", "shape (..., row, column) without empty axes", tuple(given.shape)))
+    check_shape(moves.shape[max(moves.ndim - 1, 0) :], "last axis of offsets", (2,))
+    check_broadcast(given.shape[:-2], moves.shape[:-1], "offsets")
+    if not moves.numel() or float(moves.detach().abs().max()) > FARTHEST:
+        raise ValueError(message("offsets", f"at least one, at most {FARTHEST:g} pixels", tuple(moves.shape)))
+    if given.device != moves.device:
+        raise ValueError(message("offsets", f"a tensor on {given.device}, as images", str(moves.device)))
+    result, variance = prefilter(given), VARIANCE["gaussian"]
+    reach = math.ceil(REACH[given.dtype] * math.sqrt(variance))
+    for axis, size in ((-2, given.shape[-2]), (-1, given.shape[-1])):
+        offset = moves[..., axis].to(given)
         base = torch.floor(-offset.detach())
         shape = torch.broadcast_shapes(result.shape[:-2], offset.shape)
         result = result.expand(*shape, *result.shape[-2:]).movedim(axis, -1)
-        place = torch.arange(size, device=images.device) + base[..., None].long()
-        lags = torch.arange(-reach, reach + 2, device=images.device)
+        place = torch.arange(size, device=given.device) + base[..., None].long()
+        lags = torch.arange(-reach, reach + 2, device=given.device)
         weights = torch.softmax(-((-offset - base)[..., None] - lags).square() / (2 * variance), -1)
         total: Any = 0
         for n, lag in enumerate(lags.tolist()):
             index = mirrored(place + lag, size)[..., None, :].expand(result.shape)
             total = total + weights[..., n, None, None] * result.gather(-1, index)
         result = total.movedim(-1, axis)
-    return result
+    return result if isinstance(images, Tensor) else result.detach().numpy()
 
 
 def flux_factor(displacement: Any) -> Any:
