@@ -178,9 +178,10 @@ def find_waves(reference: Tensor, most: int = 4) -> Tensor:
             break
         near = torch.stack([f_j.flatten()[place], f_k.flatten()[place]])
         waves.append(_refined(frames, near))
-        # Waves beyond half a cycle a pixel come back on the other side: distances on the torus.
-        apart = [(f - f0 + 0.5).remainder(1) - 0.5 for f, f0 in ((f_j, near[0]), (f_k, near[1]))]
-        left[torch.hypot(apart[0] * rows, apart[1] * columns) <= SEPARATION] = 0
+        for sign in (1, -1):  # its mirror image reaches over the edge of the half plane
+            # Waves beyond half a cycle a pixel come back on the other side: distances on the torus.
+            apart = [(f - sign * f0 + 0.5).remainder(1) - 0.5 for f, f0 in ((f_j, near[0]), (f_k, near[1]))]
+            left[torch.hypot(apart[0] * rows, apart[1] * columns) <= SEPARATION] = 0
     if not waves:
         hint = "For masks without a period there are other methods"
         raise ValueError(message("reference", "a periodic pattern, of periods from 2.2 to 64 pixels", "none", hint))
