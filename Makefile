@@ -70,6 +70,7 @@ notebooks: $(VENV)/.for-notebooks ## run the tutorials; with their figures they 
 figures: $(VENV)/.for-tests ## draw the figures of the manual again
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/figures_waves.py
+	$(BIN)/python docs/figures_imaging.py
 
 format: $(VENV)/.for-tests ## format the code
 	$(BIN)/ruff check --fix .
