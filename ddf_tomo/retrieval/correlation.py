@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ddf_tomo._checks import integer, message, number
+from ddf_tomo._checks import check_shape, dense, integer, message, number, of_kind, real_array
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, FIRST, along, gaussian_taps, window_sum
 from ddf_tomo.retrieval._warped import spline_coefficients, warped
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
+
+__all__ = ["METHOD", "peaks"]
 
 LEAST_CORRELATION = 0.2  # of a peak that is believed
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
@@ -155,6 +157,11 @@ def peaks(
     inside : (row, column)
         False where that is at the border of the search range.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no tensors of one shape, or the numbers are out of range.
+
     Examples
     --------
     >>> frames = torch.rand(12, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -162,6 +169,16 @@ def peaks(
     >>> u[:, 16, 16].round().abs().tolist(), correlation[16, 16].item() > 0.9
     ([2.0, 0.0], True)
     """
+    for name, each in (("sample", sample), ("reference", reference), ("weights", weights)):
+        of_kind(Tensor, each, name)
+        real_array(dense(each, name).detach().cpu(), name, (None,) * 3)
+        check_shape(tuple(each.shape), name, tuple(sample.shape))
+    if 0 in sample.shape:
+        raise ValueError(message("sample", "shape (step, row, column) without empty axes", tuple(sample.shape)))
+    search = integer(search, "search", low=1, high=min(LARGEST_SEARCH, *sample.shape[-2:]))
+    window = number(window, "window", low=0.5, high=1e3)
+    sample, reference, weights = (each if each.is_floating_point() else each.float()
+                                  for each in (sample, reference, weights))  # fmt: skip
     lags = range(-search, search + 1)
     found = []
     for j in lags:

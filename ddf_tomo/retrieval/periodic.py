@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import NOT_NUMBERS, check_shape, integer, message, number
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, dense, integer, message, number, of_kind, real_array
 from ddf_tomo.retrieval._filters import gaussian_taps, window_sum
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
+
+__all__ = ["METHOD", "find_waves"]
 
 LONGEST, SHORTEST = 64.0, 2.2  # periods in pixels
 WEAKEST = 0.02  # amplitude of a wave, relative to the strongest, that is used
@@ -147,8 +149,9 @@ def find_waves(reference: Tensor, most: int = 4) -> Tensor:
 
     Raises
     ------
-    ValueError
-        If no peak stands out: the mask is not periodic, or its period is beyond 2.2 to 64 pixels.
+    TypeError, ValueError
+        If these are no frames of at least 16² pixels, or no peak stands out: the mask is not periodic, or its period is
+        beyond 2.2 to 64 pixels.
 
     Examples
     --------
@@ -156,7 +159,13 @@ def find_waves(reference: Tensor, most: int = 4) -> Tensor:
     >>> find_waves(1 + 0.3 * torch.cos(0.6 * j + 0.7 * k)[None], 1).mul(2 * torch.pi).round(decimals=3).tolist()
     [[0.6, 0.7]]
     """
+    of_kind(Tensor, reference, "reference")
+    real_array(dense(reference, "reference").detach().cpu(), "reference", (None,) * 3)
+    if len(reference) == 0 or min(reference.shape[-2:]) < 16:
+        raise ValueError(message("reference", "frames (step, row, column) of 16 rows and columns", reference.shape))
+    most = integer(most, "most", low=1, high=64)
     frames = reference.detach().double()
+    frames = frames / frames.abs().amax().clamp(min=1e-300)  # so that no square leaves its range
     rows, columns = frames.shape[-2:]
     hann = torch.hann_window(rows, dtype=torch.float64, device=frames.device)[:, None]
     hann = hann * torch.hann_window(columns, dtype=torch.float64, device=frames.device)

@@ -40,6 +40,8 @@ from ddf_tomo.retrieval._warped import fast_length, frequencies, spline_coeffici
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 
+__all__ = ["METHOD", "Exponent", "calibrated", "estimate_exponent"]
+
 MINIMUM_STEPS = 4  # the scatter of fewer says nothing about an error
 MARGIN = 12  # pixels that a blur reaches
 COARSE = (3.0, 2.0)  # smoothing of the first passes, which find the displacement alone
@@ -476,12 +478,18 @@ class Exponent(NamedTuple):
     value, error
         β of ``−ln V ∝ ξ^β`` and its standard error.
     chi2
-        Squared deviations from the power law over their expected size, a degree of freedom.
+        Squared deviations from the power law over their expected size, a degree of freedom; None for two lengths, which
+        any power law fits.
+
+    Examples
+    --------
+    >>> Exponent(1.02, 0.03, None).value
+    1.02
     """
 
     value: float
     error: float
-    chi2: float
+    chi2: float | None
 
 
 def estimate_exponent(maps: Maps) -> Exponent:
@@ -532,7 +540,7 @@ def estimate_exponent(maps: Maps) -> Exponent:
     x, y = x - weight @ x, y - weight @ y
     slope = float((weight * x) @ y / ((weight * x) @ x))
     misfit = float((((y - slope * x) / sigma) ** 2).sum()) / max(len(x) - 2, 1)
-    return Exponent(slope, float(((sigma**-2 * x) @ x) ** -0.5), misfit if len(x) > 2 else math.nan)
+    return Exponent(slope, float(((sigma**-2 * x) @ x) ** -0.5), misfit if len(x) > 2 else None)
 
 
 def calibrated(maps: Maps, wavelength_m: float) -> Maps:
