@@ -2,5 +2,6 @@
 
 from ddf_tomo.readers.frames import FORMATS, Stack, open_frames
 from ddf_tomo.readers.layouts import Layout, find_layout
+from ddf_tomo.readers.scans import Frames
 
-__all__ = ["FORMATS", "Layout", "Stack", "find_layout", "open_frames"]
+__all__ = ["FORMATS", "Frames", "Layout", "Stack", "find_layout", "open_frames"]
