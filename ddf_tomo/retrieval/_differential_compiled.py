@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ddf_tomo._threads import in_parallel
 from ddf_tomo.retrieval._differential_maps import (
     LEAST_CONTRAST,
+    LEAST_PIVOT,
     MOST_LEVERAGE,
     OPAQUE,
     UNINFORMATIVE,
@@ -29,8 +30,9 @@ ROWS = 16  # of a thread at least
 
 def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     """Fit one view; ``tick()`` is called three times for every frame."""
-    from ddf_tomo.retrieval import _differential_kernel as kernel
+    from ddf_tomo.retrieval import _differential_kernel
 
+    kernel: Any = _differential_kernel
     window_sigma, smoothing, background = options_of(options)
     distances, steps, rows, columns = view.sample.shape
     count, size = distances * steps, 5 + background
@@ -74,7 +76,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     common = (weights, mean, precision, grown, taps, unknowns)
     by_rows(kernel.sum_products, pattern, reference, *common, noise, own, sums, False)
     by_rows(kernel.gather, sums[first], window, gathered[first])
-    limits = np.array([UNINFORMATIVE, LEAST_CONTRAST**2], dtype)
+    limits = np.array([UNINFORMATIVE, LEAST_CONTRAST**2, LEAST_PIVOT], dtype)
     by_rows(kernel.first_solution, gathered, size, limits, scale, unknowns, valid)
     passed()
 
@@ -89,7 +91,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     by_rows(kernel.sum_noise, clean, weights, excess, precision, grown, taps, dtype(0.25), sums)
     by_rows(kernel.gather, sums, window, gathered)
     inverse = maps(kernel.PAIRS)
-    by_rows(kernel.second_solution, gathered, size, scale, unknowns, inverse, valid)
+    by_rows(kernel.second_solution, gathered, size, limits, scale, unknowns, inverse, valid)
     passed()
 
     coarse = coarseness(window_sigma)

@@ -79,7 +79,7 @@ def _along(line, taps, images, n, r, first):
     """Filter along a row into row r of image n from ``first`` on; ``line`` extends as far as the filter reaches."""
     middle = len(taps) - 1
     width = len(line) - 2 * middle
-    total = images[n, r, first:]
+    total = images[n, r, first : first + width]
     _scaled_copy(line[middle : middle + width], taps[0], total)
     for lag in range(1, len(taps), 3):
         before, after = line[middle - lag - 2 :], line[middle + lag :]
@@ -589,7 +589,10 @@ def _store_rows(source, r, first, width, target):
 
 @compiled
 def first_solution(maps, size, limits, scales, unknowns, valid, start, stop):
-    """Unknowns, the scales of their matrices, and where there is information; ``limits``: its share and contrast."""
+    """Unknowns, the scales of their matrices, and where there is information.
+
+    ``limits``: least share of the squares that differs, squared contrast, pivot.
+    """
     columns = maps.shape[2]
     dtype = maps.dtype
     one = dtype.type(1)
@@ -623,7 +626,7 @@ def first_solution(maps, size, limits, scales, unknowns, valid, start, stop):
             _factor(m, lowest, width, one)
             _invert(m, v, width)
             for c in range(width):
-                use[c] = min(use[c], lowest[c])
+                use[c] = min(use[c], lowest[c] - limits[2])
             _solve(m, all_maps[RIGHT:SQUARES], scale, use, size, found, width)
             _store_rows(scale, r, first, width, scales)
             _store_rows(found, r, first, width, unknowns)
@@ -633,7 +636,7 @@ def first_solution(maps, size, limits, scales, unknowns, valid, start, stop):
 
 
 @compiled
-def second_solution(maps, size, scales, unknowns, inverse, valid, start, stop):
+def second_solution(maps, size, limits, scales, unknowns, inverse, valid, start, stop):
     """Unknowns and the inverses of their matrices, the share of noise taken off."""
     columns = maps.shape[2]
     dtype = maps.dtype
@@ -659,7 +662,7 @@ def second_solution(maps, size, scales, unknowns, inverse, valid, start, stop):
             _factor(m, lowest, width, one)
             _take_off(all_maps, -one, width)
             for c in range(width):
-                use[c] = min(use[c], lowest[c])
+                use[c] = min(use[c], lowest[c] - limits[2])
             _scaled(all_maps, scale, use, size, width, m)
             _factor(m, lowest, width, one)  # with less taken off it cannot fail where it did not before
             _invert(m, v, width)

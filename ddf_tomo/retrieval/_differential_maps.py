@@ -16,6 +16,7 @@ OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
 UNINFORMATIVE = 1e-5  # share of a regressor's square that has to differ from step to step
 PASSES = 3  # over the frames
 LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
+LEAST_PIVOT = 1e-4  # share of a regressor's square that the others leave: of less, rounding decides
 MOST_LEVERAGE = 0.9
 COARSEST = 8  # pixels between estimates of a variance; the door's tiles begin at multiples of it
 
@@ -77,7 +78,7 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
     lit = frames > 0
     frames = torch.where(lit, frames, view.sample.shape[0] * view.sample.shape[1])
     spare = (frames - torch.where(lit, distances, len(fit.mean))).clamp(min=1)
-    transmission, diluted = fit.transmission[0], 0.0
+    transmission, diluted = fit.transmission[0], torch.zeros_like(fit.transmission[0])
     if len(fit.transmission) > 1:
         transmission, diluted = _shared(fit, view.reach, window)
 

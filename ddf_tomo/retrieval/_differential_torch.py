@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddf_tomo.retrieval._differential_maps import (
     LEAST_CONTRAST,
+    LEAST_PIVOT,
     MOST_LEVERAGE,
     OPAQUE,
     UNINFORMATIVE,
@@ -152,7 +153,7 @@ def _excess(transmission: Tensor) -> Tensor:
 
 
 def _invert(upper: Tensor, scale: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverses (n, n, row, column) of symmetric matrices, and where they are wanted and positive definite.
+    """Inverses (n, n, row, column) of symmetric matrices, and where they are wanted and clearly positive definite.
 
     ``scale`` (n, row, column) brings the diagonal near 1; elsewhere the inverse is that of the scales alone.
     """
@@ -167,7 +168,9 @@ def _invert(upper: Tensor, scale: Tensor, wanted: Tensor) -> tuple[Tensor, Tenso
         root = scale.flatten(1)[:, part].T
         both = root[:, :, None] * root[:, None, :]
         matrix = upper.flatten(1)[:, part].T[:, order.flatten()].reshape(-1, size, size) * both
-        definite = (torch.linalg.cholesky_ex(matrix.detach()).info == 0) & wanted.flatten()[part]
+        factor = torch.linalg.cholesky_ex(matrix.detach())
+        definite = (factor.info == 0) & (factor.L.diagonal(dim1=1, dim2=2).amin(1) > LEAST_PIVOT**0.5)
+        definite = definite & wanted.flatten()[part]
         safe = torch.where(definite[:, None, None], matrix, identity)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(safe).L)
         inverses.append((inverse * both).permute(1, 2, 0))
@@ -225,7 +228,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     counted = (frames.weights > 0).sum(1).to(change.dtype)
     photons = counted * frames.mean
     photons = torch.where(photons.sum(0) > 0, _over(photons, photons.sum(0)), 1 / len(distances))
-    share = sum(photons[d] * sums[d].share for d in distances)
+    share = torch.stack([photons[d] * sums[d].share for d in distances]).sum(0)
     number = torch.where(counted.sum(0) > 0, counted.sum(0), len(list(frames.places())))
     misfits = [torch.zeros_like(share[0]) for _ in distances]
     pull = torch.zeros_like(torch.cat([transmission[:1], unknowns]))

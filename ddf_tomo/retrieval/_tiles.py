@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -65,7 +65,11 @@ class Mosaic:
         """Copy what a tile keeps to its place."""
         self.axes = {name: getattr(maps, name) for name in AXES}
         for name, found in arrays(maps):
-            if name not in self.values:
-                shape = self.size + tuple(found.shape[2:])
-                self.values[name] = torch.zeros(shape, dtype=found.dtype, device=device)
-            self.values[name][(view, *tile.place)] = found[tile.kept].to(device)
+            room = self.room(name, found.shape[2:], found.dtype, device)
+            room[(view, *tile.place)] = found[tile.kept].to(device)
+
+    def room(self, name: str, channels: Iterable[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The map of this name, of all views; made when it is first asked for."""
+        if name not in self.values:
+            self.values[name] = torch.zeros((*self.size, *channels), dtype=dtype, device=device)
+        return self.values[name]

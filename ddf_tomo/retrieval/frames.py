@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ddf_tomo._checks import choice, flag, message, number
 from ddf_tomo._progress import progress_bar
 from ddf_tomo.retrieval._input import Checked, Stack, Weights, check_match, lengths
 from ddf_tomo.retrieval._tiles import Mosaic, tiles
+from ddf_tomo.retrieval._unfinished import Unfinished, mark_of
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method
 
@@ -53,6 +55,7 @@ def retrieve(
     gain: float | None = None,
     saturation: float | None = None,
     device: str | torch.device | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Maps:
@@ -88,6 +91,9 @@ def retrieve(
         Counts at or above it are excluded, in the frame and pixel where they are.
     device : str or torch.device, optional
         Where to compute, for example ``"cuda"``: frames go there tile by tile, maps come back.
+    checkpoint : path, optional
+        HDF5 file that keeps the views that are done; called again with the same frames and settings, the retrieval goes
+        on from it. Views whose input has changed are done again. An interruption leaves it whole.
     progress : bool, optional
         Show a progress bar; by default only when it takes long.
     **options
@@ -130,18 +136,29 @@ def retrieve(
 
     parts = tiles(frames.image, frames.frame[0] * frames.frame[1], chosen.halo(settings))
     mosaic = Mosaic(len(frames), frames.image)
+    unfinished = Unfinished(checkpoint, mosaic, home)
+    identity = settings | {"method": method, "reach": reach, "gain": gain, "saturation": saturation}
     total = chosen.passes(settings) * frames.frame[0] * frames.frame[1] * len(parts) * len(frames)
     inputs = [each.value for each in (frames, beam, confidence)]
     needs_gradient = torch.is_grad_enabled() and any(getattr(each, "requires_grad", False) for each in inputs)
     shared = beam.views == () or len(beam) == 1
     reference_of_view = beam.read(0, order) if shared else None
+    if needs_gradient and checkpoint is not None:
+        raise ValueError(message("checkpoint", "None where gradients are asked for", repr(checkpoint)))
     with torch.set_grad_enabled(needs_gradient), progress_bar(total, "retrieving", progress, unit="frame") as bar:
         for view in range(len(frames)):
             name = f"view {view}" if frames.views else "the view"
             if not shared:
                 reference_of_view = beam.read(view, order)
             weight = confidence.read(view, order, home)
-            checked = Checked(frames.read(view, order), reference_of_view, weight, saturation, frames.dtype, name)
+            sample_of_view = frames.read(view, order)
+            mark = b""
+            if unfinished.path is not None:
+                mark = mark_of(identity, sample_of_view, reference_of_view, weight)
+                if unfinished.restore(view, mark):
+                    bar.update(total // len(frames))
+                    continue
+            checked = Checked(sample_of_view, reference_of_view, weight, saturation, frames.dtype, name)
             for tile in parts:
                 found = chosen.fit(checked.tile(tile.used, reach, gain, where), settings, bar.update)
                 mosaic.put(view, tile, found, home)
@@ -149,6 +166,7 @@ def retrieve(
                 expected = "mask patterns that differ from step to step, above the noise"
                 found_in = name if frames.views else "any pixel"
                 raise ValueError(message("sample, reference", expected, f"no information in {found_in}"))
+            unfinished.keep(view, mark)
 
     shaped = {name: each.reshape(*frames.views, *each.shape[1:]) for name, each in mosaic.values.items()}
     if not isinstance(sample, Tensor):

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddf_tomo.retrieval import retrieve
+from ddf_tomo.retrieval import METHODS, retrieve
+from ddf_tomo.retrieval._differential_compiled import fit as compiled
+from ddf_tomo.retrieval._differential_torch import fit as obvious
 from ddf_tomo.retrieval._filters import FIRST, SECOND, along, blur_operators, erode, smooth, window_sum
 from ddf_tomo.retrieval.maps import Maps
+from ddf_tomo.retrieval.method import View
 from tests.retrieval.simulation import frames
 
 INNER = (slice(16, -16), slice(16, -16))
@@ -224,3 +227,147 @@ def test_excluded_and_opaque_pixels_do_not_harm_their_neighbours() -> None:
     assert np.isinf(maps.transmission_error[52:56, 22:26]).all()
     around = maps.covariance[26:35, 26:35]
     np.testing.assert_allclose(around, np.broadcast_to([0.2, 0.0, 0.3], around.shape), atol=0.03)
+
+
+# -- the compiled form, several distances, weights of frames -----------------------------------------------------------
+
+
+def example(distances: int, dtype: torch.dtype, uneven: bool) -> View:
+    """A view of fractions of a displacement and blur, with or without frames, pixels and steps that do not count."""
+    parts = []
+    for n, f in enumerate((0.5, 1.0)[-distances:]):
+        truth = {"displacement": (0.1 * f, -0.2 * f), "covariance": (0.2 * f**2, 0.1 * f**2, 0.5 * f**2)}
+        parts.append(frames(5, (49, 113), transmission=0.7, counts=5000, seed=n, **truth))  # type: ignore[arg-type]
+    sample, reference = (torch.tensor(np.stack(each)).to(dtype) / 5000 for each in zip(*parts, strict=True))
+    weights = torch.ones(1, 1, 49, 113, dtype=dtype)
+    if uneven:
+        weights = torch.ones(distances, 5, 49, 113, dtype=dtype)
+        weights[0, 1], weights[:, :, 20, 30], weights[0, 2, 33, 15] = 0, 0, 0
+        weights *= torch.linspace(0.4, 1, 5, dtype=dtype)[:, None, None]
+        sample, reference = (torch.where(weights > 0, each, 1) for each in (sample, reference))
+    return View(sample, reference, weights, torch.tensor([0.5, 1.0][-distances:], dtype=dtype), 5000.0)
+
+
+@pytest.mark.parametrize(
+    ("distances", "background", "uneven", "window", "smoothing"),
+    [(1, True, False, 2.5, 1.0), (2, False, True, 1.3, 0.5), (2, True, True, 4.5, 0.0)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_form_is_the_obvious_one(
+    dtype: torch.dtype, distances: int, background: bool, uneven: bool, window: float, smoothing: float
+) -> None:
+    view = example(distances, dtype, uneven)
+    options = {"window": window, "smoothing": smoothing, "background": background}
+    ticks: list[None] = []
+    found = compiled(view, options, lambda: ticks.append(None))
+    expected = obvious(view, options, int)
+    assert len(ticks) == METHODS["differential"].passes(options) * 5 * distances
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    assert torch.equal(found.valid, expected.valid)
+    for name, one, other in zip(found._fields, found, expected, strict=True):
+        scale = float(other.abs().max())
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=tolerance * scale, rtol=0, err_msg=name)
+        typical = float((one.double() - other.double()).abs().median())
+        assert typical < tolerance / 10 * max(float(other.double().abs().mean()), 1e-30), name
+
+
+def test_threads_change_nothing() -> None:
+    sample, reference = frames(5, (90, 60), displacement=(0.1, 0.0), counts=5000)
+    before = torch.get_num_threads()
+    try:
+        one, other = [], []
+        for threads, kept in ((1, one), (3, other)):
+            torch.set_num_threads(threads)
+            kept.append(retrieve(sample, reference, window=1.0))
+        for name in (*PARTS, "covariance_error", "transmission_error", "residual"):
+            np.testing.assert_allclose(getattr(one[0], name), getattr(other[0], name), rtol=1e-9, atol=1e-12)
+    finally:
+        torch.set_num_threads(before)
+
+
+def two_distances(counts: float | None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    parts = [
+        frames(8, (80, 80), transmission=0.8, displacement=(0.3 * f, -0.15 * f), seed=seed + n, counts=counts,
+               covariance=(0.5 * f**2, 0.2 * f**2, 0.3 * f**2), grain=2.0)
+        for n, f in enumerate((1.0, 0.5))
+    ]  # fmt: skip
+    return tuple(np.stack(each) for each in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+def test_distances_share_displacement_and_blur_of_the_longest() -> None:
+    sample, reference = two_distances(None)
+    maps = retrieve(sample, reference, distance_m=[0.8, 0.4], pixel_size_m=1e-6)
+    assert maps.distance_m == 0.8
+    found = truth_of(maps, transmission=0.8, displacement=(0.3, -0.15), covariance=(0.5, 0.2, 0.3))
+    assert abs(found["displacement"]).max() < 5e-3
+    assert abs(found["covariance"].mean((0, 1))).max() < 0.01
+    assert abs(found["transmission"]).max() < 2e-3
+    swapped = retrieve(sample[::-1], reference[::-1], distance_m=[0.4, 0.8])
+    np.testing.assert_allclose(swapped.covariance, maps.covariance, atol=1e-12)
+
+
+def test_errors_of_two_distances_cover() -> None:
+    inside: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
+    for seed in (0, 10, 20):
+        maps = retrieve(*two_distances(2000, seed), distance_m=[0.8, 0.4])
+        truth = {"transmission": 0.8, "displacement": (0.3, -0.15), "covariance": (0.5, 0.2, 0.3)}
+        for name, difference in truth_of(maps, **truth).items():
+            inside[name].append(abs(difference / getattr(maps, name + "_error")[INNER]) < 1)
+    for name in PARTS:
+        assert 0.58 < np.mean(inside[name]) < 0.78, name
+
+
+def test_propagation_contrast_of_distances_is_no_absorption() -> None:
+    # Ray tracing of a weak lens: rays at y land at y + d a sin(q y); the detector sees the density of rays there.
+    rows, q, a = 128, 2 * np.pi / 32, 0.3
+    sample, reference = [], []
+    for n, reach in enumerate((0.5, 1.0)):
+        _, pattern = frames(8, (rows, 64), grain=2.0, seed=n)
+        x = np.arange(rows)
+        source = x.astype(float)
+        for _ in range(60):  # where the ray that arrives at x came from
+            source = x - reach * a * np.sin(q * source)
+        density = 1 / (1 + reach * a * q * np.cos(q * source))
+        from scipy.ndimage import map_coordinates
+
+        moved = [
+            map_coordinates(each, np.meshgrid(source, np.arange(64), indexing="ij"), order=5, mode="wrap")
+            for each in pattern
+        ]
+        sample.append(0.9 * np.array(moved) * density[:, None])
+        reference.append(pattern)
+    maps = retrieve(np.stack(sample), np.stack(reference), distance_m=[0.1, 0.2], window=2.0, background=False)
+    far = retrieve(sample[1], reference[1], window=2.0, background=False)
+    assert np.abs(maps.transmission[INNER] - 0.9).max() < 0.012
+    assert np.abs(far.transmission[INNER] - 0.9).max() > 0.04
+
+
+def test_frames_of_no_weight_are_as_good_as_absent() -> None:
+    sample, reference = frames(8, (60, 60), displacement=(0.1, -0.2), covariance=(0.3, 0.0, 0.2), counts=5000)
+    expected = retrieve(sample[1:], reference[1:])
+    sample[0], weights = np.nan, np.ones((8, 1, 1)) * np.ones((60, 60))
+    weights[0] = 0
+    found = retrieve(sample, reference, weights=weights)
+    for name in (*PARTS, "covariance_error", "transmission_error", "residual"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_chi_squared_is_one_where_the_gain_is_right() -> None:
+    sample, reference = frames(10, (80, 80), transmission=0.6, displacement=(0.1, 0.1), counts=2000)
+    maps = retrieve(3 * sample, 3 * reference, gain=3.0)
+    assert maps.chi2[INNER].mean() == pytest.approx(1, abs=0.03)
+    assert retrieve(sample, reference).chi2 is None
+
+
+def test_error_matrix_belongs_to_the_errors() -> None:
+    sample, reference = frames(12, (64, 64), transmission=0.8, covariance=(0.3, 0.1, 0.2), counts=2000)
+    maps = retrieve(sample, reference)
+    places = {(a, b): n for n, (a, b) in enumerate((a, b) for a in range(6) for b in range(a, 6))}
+    matrix = np.empty((64, 64, 6, 6))
+    for (a, b), n in places.items():
+        matrix[..., a, b] = matrix[..., b, a] = maps.error_matrix[..., n]
+    errors = np.concatenate([maps.transmission_error[..., None], maps.displacement_error, maps.covariance_error], -1)
+    good = maps.valid
+    np.testing.assert_allclose(np.sqrt(np.diagonal(matrix, axis1=-2, axis2=-1))[good], errors[good], rtol=1e-9)
+    correlation = matrix[good] / errors[good][:, :, None] / errors[good][:, None, :]
+    assert np.linalg.eigvalsh(correlation).min() > -1e-6

@@ -1,0 +1,52 @@
+"""The retrieval methods there are, with an example each of what all must keep to: a new one joins by a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddf_tomo.retrieval import METHODS
+from tests.retrieval.simulation import frames
+
+TRUTH = {"transmission": 0.8, "displacement": (0.2, -0.1), "covariance": (0.4, 0.1, 0.2)}
+Frames = tuple[NDArray[Any], NDArray[Any]]
+
+
+def random_mask(shape: tuple[int, int]) -> Frames:
+    return frames(6, shape, counts=20000, grain=1.5, **TRUTH)  # type: ignore[arg-type]
+
+
+def grid_mask(shape: tuple[int, int]) -> Frames:
+    """A mask of crossed waves with a period of 8 pixels, stepped along its diagonal."""
+    j, k = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
+    phases = 2 * np.pi * np.arange(6)[:, None, None] / 6
+    reference = 1 + 0.3 * np.cos(2 * np.pi * j / 8 + phases) + 0.3 * np.cos(2 * np.pi * k / 8 - phases)
+    (u_j, u_k), (jj, _, kk) = (0.2, -0.1), (0.4, 0.1, 0.2)
+    losses = [np.exp(-0.5 * c * (2 * np.pi / 8) ** 2) for c in (jj, kk)]
+    sample = 1 + 0.3 * losses[0] * np.cos(2 * np.pi * (j - u_j) / 8 + phases)
+    sample = 0.8 * (sample + 0.3 * losses[1] * np.cos(2 * np.pi * (k - u_k) / 8 - phases))
+    generator = np.random.default_rng(0)
+    return generator.poisson(20000 * sample).astype(float), generator.poisson(20000 * reference).astype(float)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Options that make a small example quick, and its frames; ``tiled`` options where tiles need others."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    mask: Callable[[tuple[int, int]], Frames] = random_mask
+    tiled: dict[str, Any] = field(default_factory=dict)
+
+
+EXAMPLES = {
+    "differential": Example({"window": 1.5, "smoothing": 0.5}),
+    "matching": Example({"window": 1.5, "smoothing": 0.5, "iterations": 3}),
+    "visibility": Example({"window": 2.0}),
+    "correlation": Example({"window": 2.0, "search": 2}),
+    "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
+}
+NAMES = tuple(METHODS)
