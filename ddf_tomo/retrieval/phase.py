@@ -37,7 +37,8 @@ def attenuation(maps: Maps, *, propagation: bool = True) -> tuple[Array, Array]:
         What retrieval gave.
     propagation
         Take the factor ``1 − ∇·u`` of converging rays out of the transmission, with the error that it brings. True for
-        maps of one distance; a fit of several distances has done so already.
+        maps of one distance; a fit of several distances has done so already. Errors of neighbouring pixels count as
+        independent: where a window made u smooth, the error is an upper bound.
 
     Raises
     ------
