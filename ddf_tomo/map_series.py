@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import FileFormatError, check_shape, choice, file_path, message, number, of_kind
+from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete
 from ddf_tomo._geometry_file import read_geometry, write_geometry
 from ddf_tomo._reconstruct import reconstruct
-from ddf_tomo._retrieved_views import retrieve_views
 from ddf_tomo._scan_maps import DECREMENT_UNIT
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.manifest import Manifest
 from ddf_tomo.readers.scans import Frames
 from ddf_tomo.reconstruction import Reconstruction
+from ddf_tomo.retrieval.frames import retrieve
 from ddf_tomo.retrieval.maps import LAYOUT, Maps
 from ddf_tomo.retrieval.visibility import calibrated, estimate_exponent
 from ddf_tomo.scan import Scan
@@ -108,7 +108,7 @@ class MapSeries:
         progress: bool | None = None,
         **options: Any,
     ) -> MapSeries:
-        """The maps of a scan's frames, one view after the other.
+        """The maps of a scan's frames.
 
         Parameters
         ----------
@@ -117,15 +117,14 @@ class MapSeries:
         method, **options
             Of `ddf_tomo.retrieval.retrieve`.
         checkpoint
-            Folder to keep the maps of finished views in: what was interrupted goes on from there. A folder of other
-            frames or options is refused. It is not removed at the end.
+            File that keeps finished views: what was interrupted goes on from there. It is not removed at the end.
         progress
             Show a progress bar; by default only when it takes long.
 
         Raises
         ------
         ValueError, TypeError
-            As `ddf_tomo.retrieval.retrieve`, with the number of the view.
+            As `ddf_tomo.retrieval.retrieve`.
 
         Examples
         --------
@@ -143,8 +142,8 @@ class MapSeries:
         of_kind(Frames, found, "frames", "a Manifest, or its frames")
         if found.geometry is None:
             raise ValueError(message("frames", "frames with their geometry", "none"))
-        folder = None if checkpoint is None else file_path(checkpoint, "checkpoint")
-        maps = retrieve_views(found, method, folder, progress, options)
+        given = found.arguments() | options
+        maps = retrieve(**given, method=method, checkpoint=checkpoint, progress=progress)
         if maps.correlation_lengths_m is not None and found.energy_kev is not None and found.distances_m:
             maps = calibrated(maps, PLANCK_TIMES_C / found.energy_kev)
         return cls(maps, found.geometry, found.distances_m, found.energy_kev, found.title, {"method": method})

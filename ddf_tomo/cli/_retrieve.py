@@ -65,7 +65,7 @@ def retrieve(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to keep finished views in. What was interrupted goes on from there when the same command is"
+            help="File to keep finished views in. What was interrupted goes on from there when the same command is"
             " given again; it is removed when the maps are written.",
             show_default="OUTPUT.checkpoint",
         ),
@@ -172,21 +172,20 @@ def _retrieved(scan: Any, source: Path, method: str, state: Path | None, options
     from dataclasses import replace
 
     from ddf_tomo import __version__
-    from ddf_tomo._retrieved_views import PLAN, remove_views
     from ddf_tomo.map_series import MapSeries
 
-    if state is not None and (state / PLAN).exists():
+    if state is not None and state.exists():
         print(f"ddf-tomo: going on from {state}", file=sys.stderr)
     try:
         made = MapSeries.retrieve(scan, method, checkpoint=state, **options)
     except KeyboardInterrupt:
-        if state is not None:
+        if state is not None and state.exists():
             print(f"ddf-tomo: interrupted; the same command goes on from {state}", file=sys.stderr)
         raise
     told = {"frames": str(source), "method": method, "ddf_tomo": __version__}
     replace(made, provenance=told).save(output)
     if state is not None:
-        remove_views(state)
+        state.unlink(missing_ok=True)
     return made.maps
 
 
