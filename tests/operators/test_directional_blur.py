@@ -166,6 +166,24 @@ def test_gradients_in_everything(kernel, conservative):
     )
 
 
+def test_tangents_of_the_maps():
+    """Forward mode, through dual numbers and through torch.func, is the transpose of the gradient."""
+    image, covariance, u = speckle(8), covariances(8), smooth(8, 8, 2, width=1) - 0.5
+    along = covariances(8, seed=9), smooth(8, 8, 2, width=1, seed=10)
+
+    def blurred(c, u):
+        return DirectionalBlur(c, u)(image)
+
+    _, tangent = torch.func.jvp(blurred, (covariance, u), along)
+    gradients = torch.func.vjp(blurred, covariance, u)[1](image)
+    expected = sum((a * b).sum() for a, b in zip(gradients, along, strict=True))
+    torch.testing.assert_close((tangent * image).sum(), expected)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(covariance, along[0])
+        found = torch.autograd.forward_ad.unpack_dual(blurred(dual, u)).tangent
+    torch.testing.assert_close(found, torch.func.jvp(lambda c: blurred(c, u), (covariance,), along[:1])[1])
+
+
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
 def test_the_low_rank_form_keeps_its_word(tolerance):
     """The error said beforehand is the one found, over patterns with the grains that it was said for."""

@@ -152,3 +152,17 @@ def test_mistakes(change, message):
     if "displacement" in change and change["displacement"].shape[-2] == 3:
         with pytest.raises(ValueError, match="displacement"):
             flux_factor(np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("images", "offsets", "message"),
+    [
+        (np.ones(4), np.zeros(2), "images: expected shape"),
+        (np.ones((4, 5)), np.zeros(3), "last axis of offsets: expected shape"),
+        (np.ones((2, 4, 5)), np.zeros((3, 2)), "offsets: expected a shape that broadcasts"),
+        (np.ones((4, 5)), np.full(2, 1e9), "offsets: expected at least one"),
+    ],
+)
+def test_mistakes_of_shifts(images, offsets, message):
+    with pytest.raises(ValueError, match=message):
+        shift(images, offsets)
