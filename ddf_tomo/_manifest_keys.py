@@ -115,6 +115,14 @@ def spread(value: Any, key: str) -> NDArray[np.float64]:
     return found
 
 
+def times(value: Any, key: str) -> list[float]:
+    """Places among the views, one after the other."""
+    found = spread(value, key)
+    if (np.diff(found) <= 0).any():
+        raise ValueError(message(key, "ascending numbers of views", value))
+    return found.tolist()
+
+
 def numbers(value: Any, key: str) -> Any:
     """Whole numbers, as they stand in names of files."""
     if isinstance(value, str):
@@ -158,6 +166,7 @@ KEYS: dict[str, tuple[str, str, Callable[[Any, str], Any]]] = {
     "volume_shape": ("scan", "volume_shape", shape),
     "sample": ("files", "sample", name),
     "reference": ("files", "reference", name),
+    "reference_at": ("files", "reference_at", times),
     "dark": ("files", "dark", name),
     "flat": ("files", "flat", name),
     "bad_pixels": ("files", "bad_pixels", name),

@@ -44,6 +44,9 @@ class Manifest:
     reference
         The same without the sample, for all views or with ``{view}``; frames with different ``{repeat}`` are averaged.
         By default the flat fields in the sample's files (NXtomo, DataExchange).
+    reference_at
+        For references that were repeated during the scan: at which view each ``{repeat}`` was, counted from 0. Each
+        view is then compared with what lies between the two next to it.
     dark, flat
         Frames without beam, and without mask and sample; all are averaged. ``*`` stands for anything.
     bad_pixels
@@ -103,6 +106,7 @@ class Manifest:
 
     sample: str
     reference: str | None = None
+    reference_at: Any = None
     dark: str | None = None
     flat: str | None = None
     bad_pixels: str | None = None
@@ -310,6 +314,7 @@ class Manifest:
                 order=self.order,
                 counts={"view": views, "distance": len(self.distances_m or ()) or None, "step": self.steps},
                 numbers={axis: self._numbers(axis) for axis in AXES},
+                reference_at=self.reference_at,
                 refuse=self.missing == "refuse",
                 saturation=self.saturation,
             )

@@ -110,6 +110,23 @@ def test_references_of_each_view_and_repeated_ones(tmp_path):
     np.testing.assert_allclose(found.frames().reference, beams.mean(0), rtol=1e-6)
 
 
+def test_references_that_were_repeated_during_the_scan(tmp_path):
+    np.save(tmp_path / "s.npy", SAMPLE[:, 0])
+    beams = SAMPLE[:3, 1].astype(float)
+    for n, name in enumerate((2, 10, 11)):  # in the order of numbers
+        np.save(tmp_path / f"r{name}.npy", beams[n])
+    keys = {"sample": "s.npy", "steps": STEPS, "reference": "r{repeat}.npy"}
+    found = described(tmp_path, **keys, reference_at=[0, 2, 3]).frames()
+    expected = [beams[0], (beams[0] + beams[1]) / 2, beams[1], beams[2]]
+    np.testing.assert_allclose(np.asarray(found.reference), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="reference_at: expected 2 references that differ"):
+        described(tmp_path, **keys, reference_at=[0, 3]).frames()
+    with pytest.raises(ValueError, match=r"expected 1 references that differ in \{repeat\}, got 'r2.npy'"):
+        described(tmp_path, **keys | {"reference": "r2.npy"}, reference_at=[0]).frames()
+    with pytest.raises(ValueError, match="reference_at: expected ascending"):
+        described(tmp_path, **keys, reference_at=[3, 0, 2])
+
+
 def nxtomo_files(folder):
     """One NXtomo file a step: two flats, the views, a dark."""
     for step in range(STEPS):
@@ -303,7 +320,8 @@ def test_written_manifests_are_read_back(tmp_path):
     every = {
         "title": 'a "title"\\\n\x7fµ', "pixel_size_m": 6.5e-6, "distances_m": (0.4, 0.8), "energy_kev": 25.0,
         "steps": 12, "views": 3, "volume_shape": (4, 5, 6), "sample": "s_{view}.tif", "reference": "r.tif",
-        "dark": "d*.tif", "flat": "f.edf", "bad_pixels": "b.npy", "order": ("step",), "missing": "refuse",
+        "reference_at": [0.0, 2.5], "dark": "d*.tif", "flat": "f.edf", "bad_pixels": "b.npy", "order": ("step",),
+        "missing": "refuse",
         "view_numbers": [1.0, 3.0, 2.0], "distance_numbers": [1.0, 2.0],
         "step_numbers": {"first": 0, "step": 2, "count": 12}, "rows": "left", "columns": "up",
         "counts_per_photon": 2.5, "saturation": 65535.0,

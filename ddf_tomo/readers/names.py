@@ -80,7 +80,7 @@ class Pattern:
                 exact += f"(?P={axis[1]})" if axis[1] in seen else rf"(?P<{axis[1]}>\d+)"
                 seen.add(axis[1])
         found: dict[Cell, list[Path]] = {}
-        for file in sorted(glob.glob(wide)):
+        for file in sorted(glob.glob(wide), key=_natural):
             match = re.fullmatch(exact, Path(file).as_posix())
             if match and Path(file).is_file():
                 found.setdefault(tuple(int(match[axis]) for axis in self.of_file), []).append(Path(file))
@@ -113,6 +113,11 @@ class Pattern:
                 ) from error
 
         return FIELD.sub(number, self.dataset)
+
+
+def _natural(name: str) -> list[Any]:
+    """Numbers in names count as numbers: 10 comes after 9."""
+    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", name)]
 
 
 def numbers_of(axis: str, found: set[int], count: int | None, given: Any, argument: str) -> list[int]:

@@ -40,6 +40,7 @@ class Wanted:
     counts: Mapping[str, int | None]
     numbers: Mapping[str, Any]
     refuse: bool
+    reference_at: list[float] | None
     saturation: float | None
 
 
@@ -202,6 +203,12 @@ class _Source:
         self.argument, self.kind = argument, kind
         self.pattern = Pattern(text, argument, wanted.folder)
         self.files = self.pattern.files()
+        self.at = wanted.reference_at if argument == "reference" else None
+        if self.at is not None and (
+            not self.pattern.repeats or {len(each) for each in self.files.values()} != {len(self.at)}
+        ):
+            found = "another number of files" if self.pattern.repeats else repr(text)
+            raise ValueError(message("reference_at", f"{len(self.at)} references that differ in {{repeat}}", found))
         self.stacks: dict[tuple[Path, str | None], Stack] = {}
         self.numbers: dict[str, list[int]] = {}
         sizes: dict[str, int | None] = dict(wanted.counts) if like is None else dict(like.sizes)
@@ -231,7 +238,7 @@ class _Source:
         if like is not None and self.image != like.image:
             raise ValueError(message(argument, f"frames of shape {like.image}, as the sample's", self.image))
         self.inner = [axis for axis in AXES if axis not in self.numbers]
-        self.per_view = "view" in self.numbers
+        self.per_view = "view" in self.numbers or self.at is not None
         self._order_inside(stack, wanted, sizes, like)
         self.sizes: dict[str, int] = {axis: int(sizes[axis] or 1) for axis in AXES}
         self.missing = self._missing()
@@ -303,6 +310,12 @@ class _Source:
         everywhere = itertools.product(*map(range, lengths))
         return [cell for cell in everywhere if not self._places(*cell)[0]] if self.pattern.of_file else []
 
+    def _shares(self, view: int, count: int) -> NDArray[np.float32]:
+        """Of the frames that are repeated: equal ones, or those that interpolate between the times of references."""
+        if self.at is None:
+            return np.full(count, 1 / count, np.float32)
+        return np.array([np.interp(view, self.at, row) for row in np.eye(count)], np.float32)
+
     def view(self, view: int, change: Any) -> NDArray[np.float32]:
         """Frames ``(distance, step, row, column)`` of one view, each changed after it is read."""
         shape = (self.sizes["distance"], self.sizes["step"])
@@ -314,7 +327,9 @@ class _Source:
                 together.setdefault((tuple(files), dataset), []).append((distance, step, index))
         for (those, dataset), places in together.items():
             total: Any = 0.0
-            for file in those:
+            for file, share in zip(those, self._shares(view, len(those)), strict=True):
+                if not share:
+                    continue
                 stack = self._stack(file, dataset).frames
                 if stack.shape[1:] != self.image:
                     raise FileFormatError(
@@ -329,9 +344,9 @@ class _Source:
                             message(self.argument, f"{indices.max() + 1} frames or more", f"{len(stack)} in {file}")
                         )
                     read = change(stack[indices])
-                total = total + read
+                total = total + share * read
             for (distance, step, _), frame in zip(
-                places, np.broadcast_to(total / len(those), (len(places), *self.image)), strict=True
+                places, np.broadcast_to(total, (len(places), *self.image)), strict=True
             ):
                 frames[distance, step] = frame
         return frames
