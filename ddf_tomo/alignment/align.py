@@ -20,6 +20,7 @@ from ddf_tomo.alignment.joint import Level
 from ddf_tomo.alignment.registration import register
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.geometry_gradient import corrected
+from ddf_tomo.operators.observability import observability
 from ddf_tomo.operators.responses import IsotropicResponse
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import Checkpoint
@@ -29,6 +30,7 @@ from ddf_tomo.solvers.misfit import Misfit
 SMALLEST = 12  # pixels along the shorter edge of the coarsest detector
 MOST_BINNING = 16
 REGISTRATIONS = 4
+HIGHEST_ORDER = 4
 LARGEST_STEP = 2.0  # pixels of the grid, in one Gauss–Newton step
 VOLUME_ITERATIONS = 12
 JOINT_ITERATIONS, JOINT_ITERATIONS_COARSE = (
@@ -132,7 +134,8 @@ def align(
         ``"data"``: all channels of the scan, by a tensor model; ``"diode"``: absorption, ``-ln`` of the scan's diode,
         by a scalar model, which costs a sixth.
     ell_max
-        Highest order of the tensor model; 2 by default (0 for scalar responses). More than the data determine harms.
+        Highest order of the tensor model. By default 4 where the views determine it (`ddf_tomo.observability`), else 2,
+        and 0 for scalar responses. Orders of the sample that the model lacks bend the offsets from view to view.
     rotations
         Whether to find small rotations of the views as well.
     drift
@@ -270,8 +273,7 @@ class _Fit:
 
     def __init__(self, scan: Scan, ell_max: int | None, rotations: bool, drift: int | None, smoothness: float) -> None:
         self.scan = _of_height_one(scan)
-        scalar = getattr(scan.response, "highest_order", None) == 0
-        self.ell_max = (0 if scalar else 2) if ell_max is None else even_order(ell_max)
+        self.ell_max = _order(scan) if ell_max is None else even_order(ell_max)
         self.smoothness = number(smoothness, "smoothness", low=0.0, high=1e6, low_open=True)
         self.freedom = Freedom(scan.geometry, drift, rotations)
         self._levels: dict[int, Level] = {}
@@ -345,6 +347,15 @@ def with_signal(scan: Scan, signal: str) -> Scan:
     if not (as_numpy(chosen.data) * as_numpy(chosen.full_weights())).any():
         raise ValueError(message("scan", "a signal in some view", "zero everywhere, or masked"))
     return chosen
+
+
+def _order(scan: Scan) -> int:
+    """Order of the model: 4 where the views determine that, else 2; 0 for scalars."""
+    if getattr(scan.response, "highest_order", None) == 0:
+        return 0
+    if not getattr(scan.response, "of_harmonics", True):
+        return 2
+    return max(2, observability(scan.geometry, scan.response, HIGHEST_ORDER).highest_determined_order)
 
 
 def _of_height_one(scan: Scan) -> Scan:

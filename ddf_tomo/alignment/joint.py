@@ -103,7 +103,7 @@ class Level:
         # The mean over all parameters of a kind: a view without signal stays where it is.
         typical = diagonal.reshape(freedom.shape).mean(0).clamp_min(1e-30)
         damping = DAMPING * typical.expand(freedom.shape).reshape(diagonal.shape)
-        return Linearised(self, A, A(volume), slopes, freedom, of_views, curvature, damping)
+        return Linearised(self, A, A(volume), slopes, freedom, curvature, damping)
 
 
 def _smoothed(x: Tensor) -> Tensor:
@@ -125,7 +125,6 @@ class Linearised:
     signals: Tensor
     slopes: Tensor
     freedom: Freedom
-    of_views: Tensor
     curvature: Tensor
     damping: Tensor
 
