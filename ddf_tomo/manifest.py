@@ -138,9 +138,10 @@ class Manifest:
     file: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        optional = {each.name for each in fields(self) if each.default is None}
         for name, (_, _, check) in KEYS.items():
             value = getattr(self, name)
-            if value is not None or name == "sample":
+            if value is not None or name not in optional:
                 object.__setattr__(self, name, check(value, name))
         object.__setattr__(self, "folder", file_path(self.folder, "folder"))
         if DIRECTIONS[self.rows][0] ** 2 == DIRECTIONS[self.columns][0] ** 2:

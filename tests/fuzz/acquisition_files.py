@@ -85,7 +85,7 @@ def scan_files() -> dict[str, Any]:
     }
 
 
-@entry("Manifest", 1.0)
+@entry("Manifest", 1.0, raw=True)  # saturated pixels read infinity
 def _(s: Source) -> Made:
     def call(**given: Any) -> Any:
         made = Manifest(**given)
@@ -112,7 +112,7 @@ def _(s: Source) -> Made:
     return call, scan_files() | chosen
 
 
-@entry("Manifest.read", 1.0)
+@entry("Manifest.read", 1.0, raw=True)
 def _(s: Source) -> Made:
     """Keys and values that are changed, in a file that is TOML or is not."""
     files = scan_files()
