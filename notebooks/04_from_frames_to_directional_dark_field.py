@@ -241,10 +241,10 @@ Markdown("Trace of C in square pixels, and the fibres' angle from the vertical.\
 # %% [markdown]
 # Is the direction real? Half of the positions against the other half: two answers that have nothing in common but the
 # sample. What differs between them is noise; it counts where the anisotropy is three times its error. With six
-# positions each the window has to be wide, 12 pixels, as these fibres allow.
+# positions each the window has to be wide, 13 pixels, as these fibres allow.
 
 # %%
-halves = [retrieve(rods.sample[n::2], rods.reference[n::2], "matching", window=12.0, progress=False) for n in (0, 1)]
+halves = [retrieve(rods.sample[n::2], rods.reference[n::2], "matching", window=13.0, progress=False) for n in (0, 1)]
 for label in ("fibrous rod", "strong fibrous rod"):
     part = PARTS[label]
     angle = [np.asarray(half.direction().angle_rad)[part] for half in halves]
