@@ -37,6 +37,7 @@ NAMES = (
     "iradon",
     "reconstruction",
     "priors",
+    "imaging",
     "retrieval",
     "chain",
     "alignment",

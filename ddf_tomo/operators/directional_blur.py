@@ -103,6 +103,10 @@ class DirectionalBlur(OpaqueOperator):
         tolerance = number(tolerance, "tolerance", low=1e-5, high=0.5)
         if self.method == "low-rank":
             self.low_rank = LowRank(self.components, self.displacement, tolerance)
+            reached = float(self.low_rank.error.max())
+            if reached > 1.5 * tolerance:
+                expected = f"at least {reached:.2g}, which {len(self.low_rank.nodes)} kernels reach"
+                raise ValueError(message("tolerance", expected, tolerance))
 
     # One node in torch's graph (and in compiled ones) unless the maps want gradients, too.
     def _apply(self, x: Tensor) -> Tensor:
