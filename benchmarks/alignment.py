@@ -78,15 +78,25 @@ def _mumott(scan: Scan, truth: np.ndarray) -> Iterator[Row]:
 
     from ddf_tomo.interop.mumott import to_data_container
 
-    def phase_matching(container: Any) -> Any:
-        run_phase_matching_alignment(container, use_absorbances=True, upsampling=20, maxiter=20)
+    def phase_matching(container: Any, upsampling: int = 1) -> Any:
+        run_phase_matching_alignment(container, use_absorbances=True, upsampling=upsampling, maxiter=20)
         return container.geometry.j_offsets_as_array, container.geometry.k_offsets_as_array
+
+    def then_finer(container: Any) -> Any:
+        """Whole pixels first: with upsampling, a step is cut at a quarter of a pixel."""
+        phase_matching(container)
+        return phase_matching(container, 20)
 
     def optical_flow(container: Any) -> Any:
         shifts, _, _ = flow.run_optical_flow_alignment(container, stop_max_iteration=20)
         return flow.shifts_to_geometry(container, shifts)
 
-    for name, contestant in (("phase matching", phase_matching), ("optical flow", optical_flow)):
+    contestants = {
+        "phase matching, whole pixels": phase_matching,
+        "phase matching, whole pixels, then twentieths": then_finer,
+        "optical flow": optical_flow,
+    }
+    for name, contestant in contestants.items():
         start = time.perf_counter()
         with quiet():
             found = np.stack(contestant(to_data_container(scan)), axis=1)
