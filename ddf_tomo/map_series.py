@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind
+from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete
 from ddf_tomo._geometry_file import read_geometry, write_geometry
 from ddf_tomo._reconstruct import reconstruct
-from ddf_tomo._scan_maps import DECREMENT_UNIT
+from ddf_tomo._scan_maps import DECREMENT_UNIT, QUANTITIES
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.manifest import Manifest
 from ddf_tomo.readers.scans import Frames
@@ -77,8 +77,9 @@ class MapSeries:
         of_kind(Mapping, self.provenance, "provenance", "a mapping of names to texts and numbers")
         of_kind(str, self.title, "title", "a text")
         check_shape(self.maps.transmission.shape, "maps", (len(self.geometry), *self.geometry.detector_shape))
-        several = tuple(number(each, "distances_m", low=0, low_open=True) for each in self.distances_m)
-        object.__setattr__(self, "distances_m", several)
+        several = real_array(self.distances_m, "distances_m", (None,))
+        positive = tuple(number(each, "distances_m", low=0, low_open=True) for each in several)
+        object.__setattr__(self, "distances_m", positive)
         if self.energy_kev is not None:
             object.__setattr__(self, "energy_kev", number(self.energy_kev, "energy_kev", low=0, low_open=True))
 
@@ -208,6 +209,7 @@ class MapSeries:
             As in `Scan.from_maps`. Whether propagation contrast is in the transmission, and at which sides of the
             detector there is air, is known here; the exponent of visibilities at several lengths is estimated.
         """
+        choice(quantity, "quantity", tuple(QUANTITIES))
         if quantity == "visibility" and options.get("exponent") is None and self._lengths() > 1:
             options |= {"exponent": min(estimate_exponent(self.maps).value, 2.0)}
         known = {"propagation": len(self.distances_m) < 2, "air": self._sides(), "title": self.title}
