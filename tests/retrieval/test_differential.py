@@ -265,10 +265,10 @@ def test_compiled_form_is_the_obvious_one(
     tolerance = 1e-9 if dtype == torch.float64 else 1e-3
     assert torch.equal(found.valid, expected.valid)
     for name, one, other in zip(found._fields, found, expected, strict=True):
+        one, other = one.double(), other.double()
         scale = float(other.abs().max())
         np.testing.assert_allclose(one.numpy(), other.numpy(), atol=tolerance * scale, rtol=0, err_msg=name)
-        typical = float((one.double() - other.double()).abs().median())
-        assert typical < tolerance / 10 * max(float(other.double().abs().mean()), 1e-30), name
+        assert float((one - other).abs().median()) <= tolerance / 10 * float(other.abs().mean()), name
 
 
 def test_threads_change_nothing() -> None:
@@ -319,7 +319,7 @@ def test_errors_of_two_distances_cover() -> None:
 
 def test_propagation_contrast_of_distances_is_no_absorption() -> None:
     # Ray tracing of a weak lens: rays at y land at y + d a sin(q y); the detector sees the density of rays there.
-    rows, q, a = 128, 2 * np.pi / 32, 0.3
+    rows, q, a = 128, 2 * np.pi / 64, 0.5
     sample, reference = [], []
     for n, reach in enumerate((0.5, 1.0)):
         _, pattern = frames(8, (rows, 64), grain=2.0, seed=n)
@@ -338,8 +338,9 @@ def test_propagation_contrast_of_distances_is_no_absorption() -> None:
         reference.append(pattern)
     maps = retrieve(np.stack(sample), np.stack(reference), distance_m=[0.1, 0.2], window=2.0, background=False)
     far = retrieve(sample[1], reference[1], window=2.0, background=False)
-    assert np.abs(maps.transmission[INNER] - 0.9).max() < 0.012
-    assert np.abs(far.transmission[INNER] - 0.9).max() > 0.04
+    assert np.abs(far.transmission[INNER] / 0.9 - 1).max() > 0.045
+    assert maps.transmission[INNER].std() < 0.2 * far.transmission[INNER].std()
+    assert maps.transmission[INNER].mean() == pytest.approx(0.9, abs=2e-3)
 
 
 def test_frames_of_no_weight_are_as_good_as_absent() -> None:
@@ -353,9 +354,10 @@ def test_frames_of_no_weight_are_as_good_as_absent() -> None:
 
 
 def test_chi_squared_is_one_where_the_gain_is_right() -> None:
-    sample, reference = frames(10, (80, 80), transmission=0.6, displacement=(0.1, 0.1), counts=2000)
-    maps = retrieve(3 * sample, 3 * reference, gain=3.0)
-    assert maps.chi2[INNER].mean() == pytest.approx(1, abs=0.03)
+    sample, reference = frames(20, (100, 100), transmission=0.6, displacement=(0.1, 0.1), counts=2000)
+    # Six unknowns take 1 % of a window this large, T a little more than one of the steps; 4000 numbers scatter by 2 %.
+    maps = retrieve(3 * sample, 3 * reference, gain=3.0, window=8.0)
+    assert 0.93 < maps.chi2[24:-24, 24:-24].mean() < 1.03
     assert retrieve(sample, reference).chi2 is None
 
 
