@@ -198,3 +198,39 @@ def test_simulated_frames_need_no_manifest(run, tmp_path):
         np.testing.assert_array_equal(found.geometry.p, file["geometry/p"][()])
     np.testing.assert_allclose(found.maps.transmission[0], expected.transmission, rtol=1e-5)
     assert isinstance(Maps.load(tmp_path / "m.h5"), Maps)
+
+
+def test_reconstruction_of_maps_goes_on_at_the_volume_it_was_at(run, series, tmp_path, monkeypatch):
+    import ddf_tomo.map_series as module
+
+    real, calls = module.reconstruct, []
+
+    def interrupted(scan, **options):
+        calls.append(type(scan.response).__name__)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(scan, **options)
+
+    monkeypatch.setattr(module, "reconstruct", interrupted)
+    series.save(tmp_path / "maps.h5")
+    words = (
+        "reconstruct",
+        tmp_path / "maps.h5",
+        "-o",
+        tmp_path / "v.h5",
+        "--ell-max",
+        0,
+        "--weight",
+        0.01,
+        "--binning",
+        2,
+    )
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        cli.main([str(word) for word in words])
+    assert (tmp_path / "v.h5.checkpoint" / "0" / "final.h5").exists()
+    code, _, err = run(*words)
+    assert code == 0
+    assert "going on from" in err
+    assert calls == ["SecondMomentResponse", "IsotropicResponse"] + ["SecondMomentResponse"] + 2 * ["IsotropicResponse"]
+    assert not (tmp_path / "v.h5.checkpoint").exists()
+    assert len(Reconstruction.load(tmp_path / "v.h5").scalars) == 2
