@@ -50,6 +50,8 @@ class Fit(NamedTuple):
     residual: Array
     noise: Array
     valid: Array
+    slope: Array  # of theta (row, column, unknown, axis)
+    factor: Array  # (distance, row, column): what focusing adds to T
 
 
 class Step(Enum):
@@ -168,7 +170,18 @@ class _Problem:
             around = sums[..., 1] / np.maximum(sums[..., 0], 1e-30)
             transmission = np.where(seen | (sums[..., 0] < 1e-6), transmission, around)
         misfit, freedom, residual = np.moveaxis(own[..., 2:5].astype(float), -1, 0)
-        return Fit(transmission, self.theta, errors, misfit, freedom, residual, self.noise, valid & self.same)
+        return Fit(
+            transmission,
+            self.theta,
+            errors,
+            misfit,
+            freedom,
+            residual,
+            self.noise,
+            valid & self.same,
+            self.slope,
+            self.factor,
+        )
 
     def _frames(self) -> tuple[Any, ...]:
         frames = self.sample, self.reference, self.alive, self.weight, self.reach, self.factor
@@ -201,27 +214,50 @@ class _Problem:
 
 def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
     """Fit one view, from coarse to fine."""
-    sample, reference = view.sample, view.reference
-    weights = view.weights.expand_as(sample).to(sample)
-    if not (weights > 0).all():
-        living = (weights > 0).to(sample)
-        sample, reference = (_filled(each, living) for each in (sample, reference))
-    ticks = sample.shape[0] * sample.shape[1]
+    distances, steps, *shape = view.sample.shape
     coarser = None
-    for level in range(levels(options["largest_shift"], sample.shape[-2:]), -1, -1):
-        problem = _problem(View(sample, reference, weights, view.reach, view.counts), options, level)
+    for level in range(levels(options["largest_shift"], tuple(shape)), -1, -1):
+        problem = _problem(view, options, level)
         if coarser is not None:
             start = _finer(coarser.theta, problem.transmission.shape)
             problem.start(start * np.array([2, 2, 4, 4, 4, 1, 1]))
         more = True
         for _ in range(COARSE_ITERATIONS if level else options["iterations"]):
             more = more and problem.iterate()
-            for _ in range(0 if level else ticks):
+            for _ in range(0 if level else distances * steps):
                 tick()
         coarser = problem
     problem.iterate(Step.SLOPED)
     problem.iterate(Step.LAST)
     return problem.outcome()
+
+
+def unknowns_of(shape: tuple[int, ...], background: bool) -> tuple[list[int], bool]:
+    """Which of u, C, κ and ln T the windows solve for, and whether T belongs to a pixel, for frames of this shape."""
+    pixelwise = shape[0] * shape[1] >= FEWEST_FRAMES
+    return [0, 1, 2, 3, 4] + [5] * background + [6] * (not pixelwise), pixelwise
+
+
+def prepared(view: View, smoothing: float, bins: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Smoothed sample, reference, where that can be used ``(distance, row, column)``, and weights of the sample."""
+    from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LEAST_MASS
+
+    sample, reference = view.sample, view.reference
+    weights = view.weights.expand_as(sample).to(sample)
+    living = (weights > 0).to(sample)
+    if not living.all():
+        sample, reference = (_filled(each, living) for each in (sample, reference))
+    if bins > 1:
+        sample, reference, weights, living = (avg_pool2d(each, bins) for each in (sample, reference, weights, living))
+        weights = torch.where(living > 0.75, weights, 0)
+        living = (weights > 0).to(sample)
+    weights = weights * ((smooth(living, smoothing, "constant") - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
+    alive = living.amax(1)
+    holes = alive[:, None] - living
+    if holes.any():
+        # Of single frames: where the blurred reference would look into one. Small ones are filled well enough.
+        weights = weights * (1.5 - 10 * smooth(holes, REFERENCE_REACH, "constant")).clamp(0, 1)
+    return smooth(sample, smoothing, "replicate"), reference, alive, weights
 
 
 def _filled(frames: Tensor, living: Tensor) -> Tensor:
@@ -232,54 +268,48 @@ def _filled(frames: Tensor, living: Tensor) -> Tensor:
 
 
 def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
-    """Frames ``(distance, step, row, column)`` binned, smoothed and turned to steps last; T of unmoved frames."""
-    from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LANES, LEAST_MASS
+    """Frames binned, smoothed and turned to steps last; T of unmoved frames."""
+    from ddf_tomo.retrieval._matching_kernel import LANES
 
-    sample, reference, weights = view[:3]
-    dtype, smoothing, bins = sample.dtype, options["smoothing"], 2**level
+    smoothing, bins = options["smoothing"], 2**level
     window = WIDER * options["window"]
-    if level:
-        window = max(window / bins, LEAST_WINDOW)
-        living = avg_pool2d((weights > 0).to(dtype), bins)
-        sample, reference, weights = (avg_pool2d(each, bins) for each in (sample, reference, weights))
-        weights = torch.where(living > 0.75, weights, 0)
-    living = (weights > 0).to(dtype)
-    weights = weights * ((smooth(living, smoothing, "constant") - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
-    holes = living.amax(1, keepdim=True) - living
-    if holes.any():
-        # Of single frames: where the blurred reference would look into one. Small ones are filled well enough.
-        weights = weights * (1.5 - 10 * smooth(holes, REFERENCE_REACH, "constant")).clamp(0, 1)
-    sample, beam = smooth(sample, smoothing, "replicate"), smooth(reference, smoothing, "replicate")
+    window = max(window / bins, LEAST_WINDOW) if level else window
+    sample, reference, alive, weights = prepared(view, smoothing, bins)
+    beam = smooth(reference, smoothing, "replicate")
     both, square = (smooth((beam * each * weights).sum((0, 1)), window, "constant") for each in (sample, beam))
-    transmission = (both / square.clamp(min=1e-30)).clamp(min=LEAST_TRANSMISSION).double().cpu().numpy()
+    transmission = (both / square.clamp(min=1e-30)).clamp(min=LEAST_TRANSMISSION)
     # A blur takes contrast: a pattern that the sample's frames have and the reference's lack is another mask's.
-    scaled = sample / torch.as_tensor(transmission).to(sample)
-    contrasts = torch.stack([(each - each.mean(1, keepdim=True)).square().sum((0, 1)) for each in (beam, scaled)])
+    stacks = beam, sample / transmission
+    contrasts = torch.stack([(each - each.mean(1, keepdim=True)).square().sum((0, 1)) for each in stacks])
     contrast = smooth(contrasts, window, "constant")
     theta = np.zeros((*transmission.shape, 7))
-    theta[..., 6] = np.log(transmission)
-    pixelwise = sample.shape[0] * sample.shape[1] >= FEWEST_FRAMES
+    theta[..., 6] = _array(transmission.double().log())
+    chosen, pixelwise = unknowns_of(view.sample.shape, options["background"])
     counts = view.counts * bins**2
 
     def steps_last(images: Tensor) -> Array:
-        return pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)).contiguous().cpu().numpy()
+        return _array(pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)))
 
     return _Problem(
         sample=steps_last(sample),
         reference=steps_last(reference - 1),
-        alive=living.amax(1).double().cpu().numpy(),
+        alive=_array(alive.double()),
         weight=steps_last(weights),
-        reach=view.reach.double().cpu().numpy(),
+        reach=_array(view.reach.double()),
         smoothing=smoothing,
         window=window,
-        chosen=np.array([0, 1, 2, 3, 4] + [5] * options["background"] + [6] * (not pixelwise)),
+        chosen=np.array(chosen),
         pixelwise=pixelwise,
         counts=counts,
-        transmission=transmission,
+        transmission=_array(transmission.double()),
         theta=theta,
         noise=np.full(transmission.shape, 0.0 if math.isnan(counts) else 1 / counts),
-        same=(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]).cpu().numpy(),
+        same=_array(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]),
     )
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().contiguous().numpy()
 
 
 def _finer(values: Array, shape: tuple[int, ...]) -> Array:

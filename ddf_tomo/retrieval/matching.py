@@ -23,6 +23,7 @@ right:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ import torch
 from ddf_tomo._checks import flag, integer, message, number
 from ddf_tomo.retrieval import _matching_fit
 from ddf_tomo.retrieval._matching_fit import GATHERED, LEAST_TRANSMISSION, LEAST_WINDOW, SMOOTHED, WIDER, levels
+from ddf_tomo.retrieval._matching_torch import with_gradient
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method, View
 
@@ -88,8 +90,12 @@ class _Matching:
         return iterations
 
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
-        frames = View(view.sample.detach(), view.reference.detach(), view.weights.detach(), view.reach, view.counts)
-        return _maps(_matching_fit.fit(frames, options, tick), view, options)
+        with torch.no_grad():
+            found = _matching_fit.fit(view, options, tick)
+        maps = _maps(found, view, options)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in view[:3]):
+            return _differentiable(maps, found, view, options)
+        return maps
 
 
 METHOD: Method = _Matching()
@@ -130,3 +136,19 @@ def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
         chi2=None if np.isnan(view.counts) else tensor(np.where(fit.freedom > 0, fit.misfit / freedom, 0)),
         error_matrix=tensor(errors[..., *TRIANGLE]),
     )
+
+
+def _differentiable(maps: Maps, fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
+    """The same maps, T, u, C and background with their gradient by the frames; standard errors have none."""
+    transmission, theta = with_gradient(view, fit, options)
+    background = theta[..., 5]
+    found = {
+        "transmission": transmission * (1 + background),
+        "displacement": theta[..., :2],
+        "covariance": theta[..., 2:5],
+        "background": background,
+    }
+    for name, value in found.items():
+        old: torch.Tensor = getattr(maps, name)
+        found[name] = old + value - value.detach()
+    return replace(maps, **found)  # type: ignore[arg-type]

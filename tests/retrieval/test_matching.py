@@ -285,3 +285,49 @@ def test_noise_of_regressors_is_what_sums_over_taps_give() -> None:
     found = np.empty((7, 7))
     regressor_noise(jj, jk, kk, reach, found)
     np.testing.assert_allclose(found, flat @ flat.T, atol=1e-8)
+
+
+def test_compiled_model_is_the_obvious_one() -> None:
+    from ddf_tomo.retrieval import _matching_kernel as kernel
+    from ddf_tomo.retrieval._matching_torch import regressors
+
+    generator = np.random.default_rng(5)
+    reference, alive = generator.standard_normal((18, 21, 2 * kernel.LANES)), np.ones((18, 21))
+    alive[4:6, 9] = 0
+    theta = np.zeros((18, 21, 7)) + [0.4, -1.3, 1.1, 0.3, 0.7, 0, 0] + 0.1 * generator.standard_normal((18, 21, 7))
+    slope = 0.03 * generator.standard_normal((18, 21, 7, 2))
+    reach, smoothing = 0.8, 1.1
+    tensors = [torch.as_tensor(each) for each in (np.moveaxis(reference, -1, 0), alive, theta, slope)]
+    expected, mass = regressors(*tensors, reach, smoothing)
+    moments, found, skew = np.empty((6, 16)), np.empty((8, 16)), np.empty(6)
+    for j, k in ((9, 10), (3, 8), (0, 20), (17, 2)):
+        *place, jj, jk, kk = kernel.placed(j, k, theta[j, k], slope[j, k], reach, smoothing**2)
+        kernel.skewness(slope[j, k], reach, jj, jk, kk, skew)
+        given = reference, alive, *place, jj, jk, kk, skew, kernel.RADIUS2
+        assert kernel.moments_around(*given, moments) == pytest.approx(float(mass[j, k]), abs=1e-12)
+        kernel.regressors_of(moments, jj, jk, kk, reach, found)
+        np.testing.assert_allclose(found[:7], expected[:, :, j, k], atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [8, 3])
+def test_gradients_are_those_of_the_fit(steps: int) -> None:
+    frame = frames(steps, (36, 36), displacement=(0.4, -0.6), covariance=(0.8, 0.2, 0.4), counts=1e6, grain=1.4)
+    sample, reference = (torch.tensor(each, requires_grad=True) for each in frame)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(36, 36, 6, dtype=torch.float64)
+    weight[10:26, 10:26] = torch.randn(16, 16, 6, generator=generator, dtype=torch.float64)
+
+    def outcome(s: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        maps = retrieve(s, r, "matching", gain=1.0, iterations=20, progress=False, window=2.0, largest_shift=1.5)
+        return (torch.cat([maps.transmission[..., None], maps.displacement, maps.covariance], -1) * weight).sum((0, 1))
+
+    found = outcome(sample, reference)
+    ways = [1e3 * torch.randn(sample.shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+    with torch.no_grad():
+        sides = [outcome(sample + sign * ways[0], reference + sign * ways[1]) for sign in (1, -1)]
+    expected = (sides[0] - sides[1]) / 2
+    for n in range(6):
+        slopes = torch.autograd.grad(found[n], (sample, reference), retain_graph=True)
+        along = sum(float((slope * way).sum()) for slope, way in zip(slopes, ways, strict=True))
+        scale = sum(float((slope * way).square().sum()) for slope, way in zip(slopes, ways, strict=True)) ** 0.5
+        assert along == pytest.approx(float(expected[n]), abs=0.02 * scale + 0.02 * abs(float(expected[n])))
