@@ -17,6 +17,8 @@ from ddf_tomo.operators.warp import floating
 
 __all__ = ["TwoComponentKernel", "exponential_kernel", "gaussian_kernel"]
 Component = tuple[float | Tensor, Tensor]
+WIDEST = 1e3  # square pixels: the sum over neighbours takes as long as the blur is wide
+SHARPEST = -0.5  # noise makes covariances slightly negative, which sharpens
 Kernel = Callable[[Tensor], Sequence[Component]]
 # Σ share · exp(−a scale) is 1/(1 + a) to 4e-4 for all a up to 60, and as 1 − a for small a: least squares.
 EXPONENTIAL = (
@@ -154,4 +156,24 @@ def components_of(kernel: Kernel, covariance: Tensor) -> list[Component]:
     for pair in found:
         if not isinstance(pair, tuple) or len(pair) != 2 or getattr(pair[1], "shape", None) != covariance.shape:
             raise TypeError(message("kernel", expected, type(pair).__name__))
+        checked_covariance(pair[1], "a covariance that kernel makes of it")
     return list(found)
+
+
+def checked_covariance(field: Tensor, argument: str = "covariance") -> Tensor:
+    """The map ``(..., 3)`` itself, if its eigenvalues are what a blur can have.
+
+    Examples
+    --------
+    >>> checked_covariance(torch.tensor([1.0, 0.0, 1.0]))
+    tensor([1., 0., 1.])
+    """
+    if field.ndim < 1 or field.shape[-1] != 3 or 0 in field.shape:
+        raise ValueError(message(argument, "shape (..., row, column, 3)", tuple(field.shape)))
+    jj, jk, kk = field.detach().double().unbind(-1)
+    mean, radius = 0.5 * (jj + kk), torch.hypot(0.5 * (jj - kk), jk)
+    low, high = float((mean - radius).min()), float((mean + radius).max())
+    if not (low >= SHARPEST and high <= WIDEST):  # NaN is neither
+        expected = f"a positive semidefinite C_jj, C_jk, C_kk, eigenvalues up to {WIDEST:g} square pixels"
+        raise ValueError(message(argument, expected, f"eigenvalues from {low:.3g} to {high:.3g}"))
+    return field

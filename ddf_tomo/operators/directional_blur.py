@@ -24,15 +24,13 @@ from torch import Tensor
 from ddf_tomo._checks import check_shape, choice, flag, message, number
 from ddf_tomo.operators.autograd import OpaqueOperator
 from ddf_tomo.operators.base import sum_of
-from ddf_tomo.operators.blur_kernels import Component, components_of, kernel_of
+from ddf_tomo.operators.blur_kernels import Component, checked_covariance, components_of, kernel_of
 from ddf_tomo.operators.gaussian_sampling import sample
 from ddf_tomo.operators.low_rank_blur import LowRank
 from ddf_tomo.operators.warp import FARTHEST, VARIANCE, floating, prefilter
 
 __all__ = ["DirectionalBlur"]
 METHODS = ("auto", "plain", "low-rank")
-WIDEST = 1e3  # square pixels: the sum over neighbours takes as long as the blur is wide
-SHARPEST = -0.5  # noise makes covariances slightly negative, which sharpens
 
 
 class DirectionalBlur(OpaqueOperator):
@@ -158,25 +156,6 @@ def gathered(stack: Tensor, displacement: Tensor, components: list[Component], *
         _shared(share, sample(stack, displacement, covariance + _basis(covariance), plain=plain))
         for share, covariance in components
     )
-
-
-def checked_covariance(field: Tensor) -> Tensor:
-    """The map ``(..., 3)`` itself, if its eigenvalues are what a blur can have.
-
-    Examples
-    --------
-    >>> checked_covariance(torch.tensor([1.0, 0.0, 1.0]))
-    tensor([1., 0., 1.])
-    """
-    if field.ndim < 1 or field.shape[-1] != 3 or 0 in field.shape:
-        raise ValueError(message("covariance", "shape (..., row, column, 3)", tuple(field.shape)))
-    jj, jk, kk = field.detach().double().unbind(-1)
-    mean, radius = 0.5 * (jj + kk), torch.hypot(0.5 * (jj - kk), jk)
-    low, high = float((mean - radius).min()), float((mean + radius).max())
-    if low < SHARPEST or high > WIDEST:
-        expected = f"a positive semidefinite C_jj, C_jk, C_kk, eigenvalues up to {WIDEST:g} square pixels"
-        raise ValueError(message("covariance", expected, f"eigenvalues from {low:.3g} to {high:.3g}"))
-    return field
 
 
 def has_derivative(tensor: Tensor) -> bool:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import check_shape, choice, dense, flag, message, number, real_array
-from ddf_tomo.operators.blur_kernels import components_of, kernel_of
-from ddf_tomo.operators.directional_blur import checked_covariance, gathered
+from ddf_tomo.operators.blur_kernels import checked_covariance, components_of, kernel_of
+from ddf_tomo.operators.directional_blur import gathered
 from ddf_tomo.operators.warp import FARTHEST, floating, flux_factor, prefilter, shift
 
 __all__ = ["ModulatedImaging"]

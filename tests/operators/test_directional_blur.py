@@ -261,6 +261,10 @@ FIELD = {"covariance": np.zeros((4, 5, 3))}
         ({"covariance": np.zeros((4, 5, 2))}, "covariance: expected shape"),
         ({"covariance": np.full((4, 5, 3), -1.0)}, "covariance: expected a positive semidefinite"),
         ({"covariance": np.full((4, 5, 3), 1e5)}, "covariance: expected .* eigenvalues up to"),
+        (
+            {"covariance": np.full((4, 5, 3), [100.0, 0, 100]), "kernel": TwoComponentKernel(0.5, 1e4)},
+            "a covariance that kernel makes of it: expected",
+        ),
         ({"displacement": np.zeros((4, 4, 2))}, "displacement: expected shape"),
         ({"displacement": np.full((4, 5, 2), np.inf)}, "displacement: expected finite"),
         ({"kernel": "round"}, "kernel: expected one of"),
