@@ -151,10 +151,11 @@ def scores(
 
 
 @njit(**FAST)
-def errors(sums, spread, added, own, transmission, pixelwise, central, out, valid, start, stop):
+def errors(sums, spread, added, own, transmission, pixelwise, central, out, valid, pull, start, stop):
     """Covariance matrices of (T, u, C, κ), from gathered normal matrices and covariances of scores.
 
-    Where a pixel has no data of its own, T has none either: infinite. ``central`` is the peak of the window.
+    Where a pixel has no data of its own, T has none either: infinite. ``central`` is the peak of the window. ``pull``
+    is the trace of A⁻¹ times the covariance of the scores: how many data of the window the unknowns have used up.
     """
     columns, count = out.shape[1], (own.shape[2] - 5) // 2
     normal, noisy, factor = np.empty((count, count)), np.empty((count, count)), np.empty((count, count))
@@ -162,7 +163,7 @@ def errors(sums, spread, added, own, transmission, pixelwise, central, out, vali
     slope, cross = np.empty(count), np.empty(count)
     for j in range(start, stop):
         for k in range(columns):
-            valid[j, k] = False
+            valid[j, k], pull[j, k] = False, 0
             matrix_of(sums[j, k], normal)
             matrix_of(added[j, k], noisy)
             matrix_of(spread[j, k], meat)
@@ -196,6 +197,7 @@ def errors(sums, spread, added, own, transmission, pixelwise, central, out, vali
                     factor[n, i] = 0
                     for h in range(count):
                         factor[n, i] += inverse[n, h] * meat[h, i]
+                pull[j, k] += factor[n, n]
             for n in range(count):
                 for i in range(count):
                     noisy[n, i] = 0

@@ -156,9 +156,9 @@ class _Problem:
         spreads = WIDER**2 * self._gather(spread, self.window / math.sqrt(2))
         noises = self._gather(added, self.window)
         size = unknowns + self.pixelwise
-        errors, valid = np.zeros((*shape, size, size)), np.zeros(shape, bool)
+        errors, valid, pull = np.zeros((*shape, size, size)), np.zeros(shape, bool), np.zeros(shape)
         given = self.sums, spreads, noises, own, self.transmission, self.pixelwise, CENTRAL
-        self._rows(kernel.errors, *given, errors, valid)
+        self._rows(kernel.errors, *given, errors, valid, pull)
         if len(self.reach) > 1:
             # T is what is left after focusing, 1 - reach ∇·u: it takes part in the noise of that slope.
             slope = curvature * (errors[..., 1, 1] + errors[..., 2, 2])
@@ -170,6 +170,13 @@ class _Problem:
             around = sums[..., 1] / np.maximum(sums[..., 0], 1e-30)
             transmission = np.where(seen | (sums[..., 0] < 1e-6), transmission, around)
         misfit, freedom, residual = np.moveaxis(own[..., 2:5].astype(float), -1, 0)
+        # Each pixel has lost to the window's unknowns: twice what it pulls them, less what they then fit.
+        area = math.pi * self.window**2
+        lost = pull / np.maximum(self.noise, 1e-30) * (2 * CENTRAL / WIDER**2 - 0.5) / area
+        kept = np.clip(1 - lost / np.maximum(self._mean_freedom(), 1e-30), 0.3, 1)
+        freedom, noise = kept * freedom, self.noise
+        if math.isnan(self.counts):
+            errors, noise = errors / kept[..., None, None], noise / kept
         return Fit(
             transmission,
             self.theta,
@@ -177,11 +184,17 @@ class _Problem:
             misfit,
             freedom,
             residual,
-            self.noise,
+            noise,
             valid & self.same,
             self.slope,
             self.factor,
         )
+
+    def _mean_freedom(self) -> Array:
+        """Degrees of freedom a pixel, in the window."""
+        weight = sum(taps(self.window, GATHERED, unit_sum=False)) * 2 - 1
+        freedom: Array = self.sums[..., self.pairs + len(self.chosen) + 1] / weight**2
+        return freedom
 
     def _frames(self) -> tuple[Any, ...]:
         frames = self.sample, self.reference, self.alive, self.weight, self.reach, self.factor
