@@ -82,7 +82,7 @@ class Maps:
         Squared residual over its expected noise, a degree of freedom: 1 where the model fits.
     error_matrix : (..., row, column, 21) or None
         Upper triangle of the covariance of the estimates (T, u_j, u_k, C_jj, C_jk, C_kk), row by row. Its diagonal
-        holds the squares of the standard errors.
+        holds the squares of the standard errors, and is as infinite where nothing could be found.
     visibility, visibility_error : (..., row, column, length · azimuth) or None
         ``-ln V`` of the blur's Fourier transform, azimuths running fastest, and its standard errors.
     azimuths_rad : tuple of float or None

@@ -24,7 +24,7 @@ PACKAGE = str(Path(ddf_tomo.__file__).parent)
 LIMIT_S = 10.0
 ERRORS = (ValueError, TypeError, FileNotFoundError, IndexError, AssertionError)  # the last is `check_adjoint`'s
 # Documented infinities: errors and conditions of what was not seen, the spread of an angle nobody measured.
-INFINITE = ("condition", "_error", "error")
+INFINITE = ("condition", "_error", "error", "error_matrix")
 
 
 @dataclasses.dataclass(frozen=True)

