@@ -41,8 +41,8 @@ class PrincipalFlats:
     components : (component, ..., row, column)
         Orthogonal images, the strongest first, of a root mean square over the flats of their own size: an intensity of
         1 is a usual one.
-    explained : (component,)
-        Share of the variance among the flats, noise included.
+    explained
+        Shape (component,): share of the variance among the flats, noise included.
     """
 
     mean: NDArray[np.float64]
@@ -226,11 +226,14 @@ def _shift(
         there = _moved(still, shift)
         slopes = [along(there, FIRST, axis, odd=True)[0].numpy()[used] for axis in (-2, -1)]
         here = there[0].numpy()[used]
-        gain, offset = np.polyfit(here, target, 1)
+        apart = here - here.mean()
+        power = float(apart @ apart)
+        gain = float(apart @ target) / power if power > 0 else 0.0
+        offset = float(target.mean()) - gain * float(here.mean())
         basis = np.stack([-gain * slopes[0], -gain * slopes[1], here, np.ones_like(here)], 1)
         residual = target - offset - gain * here
         normal = basis.T @ basis
-        if np.linalg.cond(normal) > 1e13 or gain <= 0:
+        if gain <= 0 or not np.isfinite(normal).all() or np.linalg.cond(normal) > 1e13:
             raise ValueError(message("moving", "the structure of its counterpart", "another one, or none"))
         step = np.linalg.solve(normal, basis.T @ residual)[:2]
         shift = (shift + step).clip(-LARGEST_SHIFT, LARGEST_SHIFT)
@@ -317,10 +320,10 @@ def interpolated(references: ArrayLike, times: ArrayLike, at: ArrayLike) -> NDAr
     ----------
     references : (set, ..., row, column)
         Reference frames of several sets.
-    times : (set,)
-        When they were taken, in any unit and order, all different.
-    at : (view,)
-        When the views were taken.
+    times
+        Shape (set,): when they were taken, in any unit and order, all different.
+    at
+        Shape (view,): when the views were taken.
 
     Returns
     -------
