@@ -18,6 +18,16 @@ right:
 * noise of the reference adds known terms to the normal matrix and to the score (errors in variables): Gaussian
   moments, taken off exactly. Its level comes from the gain, or from the misfit in the window;
 * standard errors propagate the noise of both frames, correlated by smoothing and blur, through the fit (a sandwich).
+
+Examples
+--------
+>>> from ddf_tomo.retrieval import retrieve
+>>> generator = torch.Generator().manual_seed(0)
+>>> fine = torch.rand(8, 82, 82, generator=generator)
+>>> reference = 1000 * torch.nn.functional.avg_pool2d(fine, 3, stride=1)  # grains of some three pixels
+>>> maps = retrieve(0.5 * reference.roll((1, -2), dims=(1, 2)), reference, "matching", gain=1.0)
+>>> maps.displacement[40, 40].round(decimals=2), maps.covariance[40, 40].abs().max() < 0.02
+(tensor([ 1., -2.]), tensor(True))
 """
 
 from __future__ import annotations
@@ -104,19 +114,26 @@ METHOD: Method = _Matching()
 def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
     """The outcome as maps: T with the background in it, what is not valid set to zero."""
     background, kappa = options["background"], fit.theta[..., 5]
+    kappa_error = np.zeros_like(kappa)
     valid = fit.valid & np.isfinite(fit.theta).all(-1) & ~np.isnan(fit.errors).any((-2, -1))
     valid &= fit.transmission > 2 * LEAST_TRANSMISSION
-    errors = np.where(valid[..., None, None], fit.errors, np.inf)
+    errors = np.where(valid[..., None, None] & np.isfinite(fit.errors), fit.errors, 0)
     if background:
         # T as share of the intensity is T (1 + κ).
-        errors[..., 0, :] = (1 + kappa)[..., None] * errors[..., 0, :] + fit.transmission[..., None] * errors[..., 6, :]
-        errors[..., :, 0] = (1 + kappa)[..., None] * errors[..., :, 0] + fit.transmission[..., None] * errors[..., :, 6]
+        turn = np.zeros((*kappa.shape, 6, 7)) + np.eye(6, 7)
+        turn[..., 0, 0], turn[..., 0, 6] = 1 + kappa, fit.transmission
+        kappa_error = errors[..., 6, 6].copy()
+        errors = turn @ errors @ turn.swapaxes(-1, -2)
+    lost = ~valid[..., None] | np.isinf(np.diagonal(fit.errors, axis1=-2, axis2=-1)[..., :6])
+    # Nothing known: infinite variances, no correlations.
+    none = np.where(np.eye(6, dtype=bool), np.inf, 0)
+    errors = np.where(lost[..., None] | lost[..., None, :], none, errors[..., :6, :6])
     variances = np.diagonal(errors, axis1=-2, axis2=-1)
     deviations = np.sqrt(np.where(variances > 0, variances, np.inf))
+    kappa_error = np.where(valid, np.sqrt(np.maximum(kappa_error, 0)), np.inf) if background else kappa_error
     theta = np.where(valid[..., None], fit.theta, 0)
     if options["positive"]:
         theta[..., 2:5] = _matching_fit.positive(theta[..., 2:5])
-    nothing = np.zeros_like(kappa)
     freedom = np.where(fit.freedom > 0, fit.freedom * fit.noise, 1)
 
     def tensor(values: np.ndarray) -> torch.Tensor:
@@ -130,7 +147,7 @@ def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
         transmission_error=tensor(deviations[..., 0]),
         displacement_error=tensor(deviations[..., 1:3]),
         covariance_error=tensor(deviations[..., 3:6]),
-        background_error=tensor(deviations[..., 6] if background else nothing),
+        background_error=tensor(kappa_error),
         residual=tensor(fit.residual),
         valid=torch.as_tensor(valid),
         chi2=None if np.isnan(view.counts) else tensor(np.where(fit.freedom > 0, fit.misfit / freedom, 0)),
