@@ -88,8 +88,10 @@ def _mumott(scan: Scan, truth: np.ndarray) -> Iterator[Row]:
         return phase_matching(container, 20)
 
     def optical_flow(container: Any) -> Any:
-        shifts, _, _ = flow.run_optical_flow_alignment(container, stop_max_iteration=20)
-        return flow.shifts_to_geometry(container, shifts)
+        axis = {"main_rot_axis": 1}  # the detector's k: a cube does not tell
+        shifts, _, _ = flow.run_optical_flow_alignment(container, stop_max_iteration=20, **axis)
+        moves = flow.shifts_to_vector(shifts, container, **axis)
+        return moves @ container.geometry.j_direction_0, moves @ container.geometry.k_direction_0
 
     contestants = {
         "phase matching, whole pixels": phase_matching,
