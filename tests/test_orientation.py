@@ -101,7 +101,7 @@ def frames_of(angle, tilt, rows, columns, shape, steps, seed=0):
 @pytest.mark.parametrize(("rows", "columns"), [("down", "right"), ("left", "up")])
 def test_an_arrow_is_found_where_it_is_and_how_it_points(tmp_path, rows, columns, capsys):
     shape, steps = ((40, 44) if rows == "down" else (44, 40)), 14
-    angles, tilts = np.tile(np.arange(0, 180, 15.0), 2), np.repeat([0.0, 40.0], 12)
+    angles, tilts = np.tile(np.arange(0, 180, 22.5), 2), np.repeat([0.0, 40.0], 8)
     views = [
         frames_of(a, t, rows, columns, shape, steps) for a, t in zip(np.radians(angles), np.radians(tilts), strict=True)
     ]
@@ -127,7 +127,20 @@ def test_an_arrow_is_found_where_it_is_and_how_it_points(tmp_path, rows, columns
     manifest.write(tmp_path / "scan.toml")
     for words in (
         ("retrieve", "scan.toml", "-o", "maps.h5", "--window", "1", "--smoothing", "0.5"),
-        ("reconstruct", "maps.h5", "-o", "volume.h5", "--binning", "2", "--ell-max", "2", "--weight", "0.003"),
+        (
+            "reconstruct",
+            "maps.h5",
+            "-o",
+            "volume.h5",
+            "--binning",
+            "2",
+            "--ell-max",
+            "2",
+            "--weight",
+            "0.003",
+            "--iterations",
+            "25",
+        ),
     ):
         with pytest.raises(SystemExit) as end:
             main([str(tmp_path / word) if "." in word and word[0] not in "0123456789" else word for word in words])
