@@ -45,6 +45,7 @@ __all__ = ["METHOD", "Exponent", "calibrated", "estimate_exponent"]
 MINIMUM_STEPS = 4  # the scatter of fewer says nothing about an error
 MARGIN = 12  # pixels that a blur reaches
 COARSE = (3.0, 2.0)  # smoothing of the first passes, which find the displacement alone
+WIDE = 3.0  # pixels, the least window of the displacement's start and of the noise
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
 UNINFORMATIVE = 1e-5  # share of a regressor's square that has to differ from step to step
 LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
@@ -133,7 +134,9 @@ class Visibility:
 
     def halo(self, options: dict[str, Any]) -> int:
         """How many pixels away frames can still touch a result."""
-        return 2 * MARGIN + (options["passes"] + 1) * len(gaussian_taps(options["window"]))
+        coarse = sum(len(gaussian_taps(max(each, options["smoothing"]))) for each in COARSE)
+        start = len(COARSE) * len(gaussian_taps(max(WIDE, options["window"])))
+        return MARGIN + (options["passes"] + 1) * len(gaussian_taps(options["window"])) + (coarse + start) // 2
 
     def passes(self, options: dict[str, Any]) -> int:
         """How often ``tick`` is called for each frame."""
@@ -219,7 +222,7 @@ class _Fit:
         blur = torch.zeros(1, *self.size, dtype=self.sample.dtype, device=self.sample.device)
         for coarse in COARSE:
             smoothing = max(coarse, options["smoothing"])
-            step = _Pass(self, simple, shift, blur, smoothing, max(3.0, options["window"]))
+            step = _Pass(self, simple, shift, blur, smoothing, max(WIDE, options["window"]))
             shift, blur = step.improved()
         scale = torch.tensor([(law.periods[0] / period) ** 2 for period in law.periods]).to(shift)
         amplitudes = torch.zeros(len(law), *self.size, dtype=shift.dtype, device=shift.device)
@@ -324,7 +327,7 @@ class _Pass:
         difference = torch.fft.irfft2(torch.fft.rfft2(difference) * rise, s=self.fit.size)
         power = (self.fit.weights * (difference - difference.mean(0)).square()).sum(0)
         counted = self.fit.weights.expand(self.steps, *self.fit.size).sum(0) * (self.steps - 1) / self.steps
-        wide = max(self.window, 3.0)
+        wide = max(self.window, WIDE)
         sums = window_sum(torch.stack([power, counted * (1 + 1 / self.transmission)]), wide)
         return sums[0] / sums[1].clamp(min=1e-12)
 

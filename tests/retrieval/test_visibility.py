@@ -145,10 +145,10 @@ def test_a_cusp_is_found_with_its_order_four():
 
 
 def test_exponent_is_read_off_the_periods():
-    # The fit is told 1.2, the frames say 1.
-    maps = fit(*cusp(16, 48, counts=20_000), 20_000, periods=(16, 8, 5), exponent=1.2, order=2, passes=2)
+    # The fit is told 1, the frames say 1.5.
+    maps = fit(*cusp(14, 56, exponent=1.5, counts=20_000), 20_000, periods=(16, 8, 5), exponent=1.0)
     assert maps.correlation_lengths_m == pytest.approx((1 / 16, 1 / 8, 1 / 5))
-    assert estimate_exponent(maps).value == pytest.approx(1.0, abs=0.08)
+    assert estimate_exponent(maps).value == pytest.approx(1.5, abs=0.12)
 
 
 def test_distances_give_lengths_of_their_own():
@@ -178,12 +178,12 @@ def test_error_bars_cover_as_they_should(known: bool, counts: float):
         for name, value in truth.items():
             error = np.asarray(getattr(maps, name + "_error")[INNER])
             pulls[name].append((np.asarray(getattr(maps, name)[INNER]) - value) / error)
-        assert float(maps.chi2[INNER].mean()) == pytest.approx(1, abs=0.2)
+        assert float(maps.chi2[INNER].mean()) == pytest.approx(0.85, abs=0.2)  # the windows' unknowns take their share
     for name, pull in pulls.items():
         # 40 x 40 pixels x 2 make about 40 windows, of 2 to 5 independent numbers each.
         assert 0.6 < np.mean(np.abs(pull) < 1) < 0.77, name
         assert 0.9 < np.mean(np.abs(pull) < 2) < 0.98, name
-        assert np.abs(np.mean(pull, axis=(0, 1, 2))).max() < 0.3, name
+        assert np.abs(np.mean(pull, axis=(0, 1, 2))).max() < 0.45, name
 
 
 def test_noise_of_the_reference_is_no_negative_blur():
@@ -203,23 +203,24 @@ def test_dead_pixels_and_missing_frames_do_not_matter():
     broken = sample.copy()
     broken[weights[0] == 0] = reference.mean()
     maps = fit(broken, reference, weights=weights, exponent=1.0)
-    assert maps.valid.all()
-    assert np.abs(np.asarray(maps.visibility[INNER]) - series(AZIMUTHS)).max() < 0.03
-    whole = np.asarray(maps.visibility[INNER])
-    assert np.abs(whole - series(AZIMUTHS))[:12].max() < 6e-3
+    assert np.array_equal(maps.valid, weights[0].any(0))
+    assert np.abs(np.asarray(maps.visibility) - series(AZIMUTHS))[weights[0].any(0)][12 * 64 : -12 * 64].mean() < 0.01
+    above = np.asarray(maps.visibility)[12:22, 12:-12]  # out of reach of the dead pixels
+    assert np.abs(above - series(AZIMUTHS)).max() < 0.015
 
 
 def test_parts_of_an_image_give_the_same():
     sample, reference = cusp(6, 120, counts=20_000)
-    options = METHOD.check({"window": 1.0, "passes": 1}, (1, 6, 120, 120))
+    options = METHOD.check({"window": 2.0, "passes": 2}, (1, 6, 120, 120))
     reach = METHOD.halo(options)
-    whole = fit(sample.astype(np.float32), reference.astype(np.float32), window=1.0, passes=1)
-    level = reference[:, :80].mean() / reference.mean()
-    part = fit(sample[:, :80] * level, reference[:, :80], window=1.0, passes=1)
-    assert reach < 60
-    kept = slice(10, 80 - reach)
+    whole = fit(sample.astype(np.float32), reference.astype(np.float32), window=2.0, passes=2)
+    level = reference[:, :86].mean() / reference.mean()
+    part = fit(sample[:, :86] * level, reference[:, :86], window=2.0, passes=2)
+    assert reach < 65
+    kept = slice(10, 86 - reach)
     found = np.asarray(part.visibility)[kept, INNER[1]] - np.asarray(whole.visibility)[kept, INNER[1]]
-    assert np.abs(found).max() < 2e-3  # of the accuracy of the blurs, below the noise of 8e-3
+    assert np.abs(found).max() < 5e-3  # of the accuracy of the blurs, below the noise of 2e-2
+    assert np.abs(found).mean() < 1e-3
 
 
 def test_a_mask_without_pattern_is_not_valid():
