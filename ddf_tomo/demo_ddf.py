@@ -28,7 +28,7 @@ VOXELS = (24, 24, 24)
 VIEWS, TILTS_RAD = (10, 14, 12, 12), np.radians([0.0, 15.0, 30.0, 45.0])
 SIZES = {"voxel_size_m": 40e-6, "pixel_size_m": 10e-6, "distance_m": 1.0}
 STEPS, COUNTS = 12, 2000.0
-METHOD, WINDOW = "differential", 1.5  # sample and shifts are small here: the quick method will do
+METHOD, WINDOW = "matching", 1.5  # pixels: well below a voxel of four
 MICRORADIANS = 1e-12  # square ones in rad²: the unit of scans from maps
 Figures = dict[str, Any]
 
@@ -72,9 +72,9 @@ def run(folder: str | os.PathLike[str] = "demo_output", say: Callable[[str], Non
 
 def frames(specimen: Specimen, geometry: Any, folder: Path) -> Figures:
     """Step (a): photons behind the sample and a random mask, in every view and at every position of the mask."""
-    options = {"voxel_size_m": SIZES["voxel_size_m"], "distance_m": SIZES["distance_m"], "progress": False}
+    options: dict[str, Any] = {"voxel_size_m": SIZES["voxel_size_m"], "distance_m": SIZES["distance_m"]}
     made = simulate_frames(
-        specimen, geometry, folder / "ddf_frames.h5", steps=STEPS, counts=COUNTS, truth=True, **options
+        specimen, geometry, folder / "ddf_frames.h5", steps=STEPS, counts=COUNTS, truth=True, progress=False, **options
     )
     truth = made.truth()
     return {
@@ -88,7 +88,7 @@ def frames(specimen: Specimen, geometry: Any, folder: Path) -> Figures:
 def maps_of_frames(folder: Path) -> Figures:
     """Step (b): what the frames of each view tell, and how far it is from what went into them."""
     made = FrameFile.load(folder / "ddf_frames.h5")
-    lengths = {"pixel_size_m": made.pixel_size_m, "distance_m": made.distance_m}
+    lengths: dict[str, Any] = {"pixel_size_m": made.pixel_size_m, "distance_m": made.distance_m}
     maps = retrieve(made.sample, made.reference, METHOD, window=WINDOW, progress=False, **lengths)
     maps.save(folder / "ddf_maps.h5")
     show_maps(maps, folder / "ddf_maps.png", view=len(made.geometry) // 2)
