@@ -218,9 +218,11 @@ def test_parts_of_an_image_give_the_same():
     part = fit(sample[:, :86] * level, reference[:, :86], window=2.0, passes=2)
     assert reach < 65
     kept = slice(10, 86 - reach)
-    found = np.asarray(part.visibility)[kept, INNER[1]] - np.asarray(whole.visibility)[kept, INNER[1]]
-    assert np.abs(found).max() < 5e-3  # of the accuracy of the blurs, below the noise of 2e-2
-    assert np.abs(found).mean() < 1e-3
+    apart = np.asarray(part.visibility)[kept, INNER[1]] - np.asarray(whole.visibility)[kept, INNER[1]]
+    apart = np.abs(apart) / np.asarray(whole.visibility_error)[kept, INNER[1]]
+    # Of the accuracy to which blurs are put together, and single precision: percents of an error bar.
+    assert apart.mean() < 0.04
+    assert np.quantile(apart, 0.99) < 0.3
 
 
 def test_a_mask_without_pattern_is_not_valid():
