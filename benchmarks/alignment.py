@@ -88,10 +88,9 @@ def _mumott(scan: Scan, truth: np.ndarray) -> Iterator[Row]:
         return phase_matching(container, 20)
 
     def optical_flow(container: Any) -> Any:
-        axis = {"main_rot_axis": 1}  # the detector's k: a cube does not tell
-        shifts, _, _ = flow.run_optical_flow_alignment(container, stop_max_iteration=20, **axis)
-        moves = flow.shifts_to_vector(shifts, container, **axis)
-        return moves @ container.geometry.j_direction_0, moves @ container.geometry.k_direction_0
+        # The axis is the detector's k, which a cube does not tell; the shifts themselves are offsets along j and k.
+        shifts, _, _ = flow.run_optical_flow_alignment(container, stop_max_iteration=20, main_rot_axis=1)
+        return shifts.T
 
     contestants = {
         "phase matching, whole pixels": phase_matching,
