@@ -125,7 +125,10 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor) -> Tensor:
     def visibility(amplitude: Tensor, functions: Tensor) -> Tensor:
         return torch.exp(-(amplitude @ functions).clamp(WEAKEST, STRONGEST))
 
-    sampled = flat[:: max(1, len(flat) // SAMPLES)]
+    every = max(1, len(flat) // SAMPLES)
+    while math.gcd(every, columns) > 1:  # or all samples would lie in few columns, perhaps outside the frames
+        every += 1
+    sampled = flat[::every]
     sampled = sampled[sampled.any(1)]
     sampled = torch.cat([sampled, torch.zeros_like(flat[:1])])
     u, size, v = torch.linalg.svd((visibility(sampled, nodes) * area).double(), full_matrices=False)
