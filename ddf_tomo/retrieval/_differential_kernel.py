@@ -815,7 +815,7 @@ def pulls_of_frames(
 
 @compiled
 def scatter_of_pulls(pulls, inverse, own, photons, frames, valid, most_leverage, scatter, start, stop):
-    """Scatter over the frames of what they do to (ln T, unknowns), at rows of the coarse grid, as all its arguments are.
+    """Scatter over the frames of what they do to (ln T, unknowns); all arrays are those of the coarse grid.
 
     ``scatter`` (`ALL_PAIRS` + 1, grid row, grid column), the last one for where there is one; ``frames``: their number.
     """
