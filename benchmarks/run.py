@@ -40,6 +40,7 @@ NAMES = (
     "imaging",
     "retrieval",
     "chain",
+    "crossing_fibres",
     "alignment",
     "gpu",
     "growth",
