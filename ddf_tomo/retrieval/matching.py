@@ -47,6 +47,7 @@ from ddf_tomo.retrieval._matching_torch import with_gradient
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method, View
 
+WINDOW = 2.2  # pixels, with many frames
 MANY_FRAMES = 10  # with fewer of them the window grows, unless it is given
 TRIANGLE = np.triu_indices(6)
 
@@ -56,10 +57,10 @@ class _Matching:
 
     Options:
 
-    * ``window``: standard deviation in pixels of a Gaussian window of equal noise and resolution; by default 2, and
+    * ``window``: standard deviation in pixels of a Gaussian window of equal noise and resolution; by default 2.2, and
       wider for fewer than ten frames. With fewer than four T is constant in the window, too, and one frame will do.
     * ``smoothing``: standard deviation of the Gaussian that smooths the sample's frames, and what is added to the
-      blur of the reference. 0.8 is a few per cent more precise than 1, with some bias at counts of a few hundred.
+      blur of the reference. 1 is a few per cent less precise, and nearer to no bias at counts of a few hundred.
     * ``background``: fit the share of light without pattern as well. What a scintillator scatters far reads as
       isotropic blur otherwise; errors of the isotropic part grow by about a third.
     * ``largest_shift``: in pixels; frames are first matched at coarser resolution, for shifts up to this.
@@ -76,7 +77,7 @@ class _Matching:
     def __init__(self) -> None:
         self.options = {
             "window": None,
-            "smoothing": 1.0,
+            "smoothing": 0.85,
             "background": False,
             "largest_shift": 3.0,
             "iterations": 8,
@@ -87,7 +88,7 @@ class _Matching:
         rows, columns = shape[-2:]
         window = options["window"]
         if window is None:
-            window = 2 * max(1.0, MANY_FRAMES / (shape[0] * shape[1])) ** 0.5
+            window = WINDOW * max(1.0, MANY_FRAMES / (shape[0] * shape[1])) ** 0.5
         checked = {
             "window": number(window, "window", low=0.5, high=max(rows, columns, 1)),
             "smoothing": number(options["smoothing"], "smoothing", low=0.7, high=10),
