@@ -37,20 +37,28 @@ def grid_mask(shape: tuple[int, int]) -> Frames:
 class Example:
     """Options that make a small example quick, and its frames; ``tiled`` options where tiles need others.
 
-    ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
+    ``depends_on_tiles``: why maps do, where they do not yet keep to it. ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     mask: Callable[[tuple[int, int]], Frames] = random_mask
     tiled: dict[str, Any] = field(default_factory=dict)
     turned: float = 1e-4
+    depends_on_tiles: str = ""
 
 
 EXAMPLES = {
     "differential": Example({"window": 1.5, "smoothing": 0.5}),
     "matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}),
     "visibility": Example({"window": 2.0}, turned=1e-2),
-    "correlation": Example({"window": 2.0, "search": 2}),
-    "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
+    "correlation": Example(
+        {"window": 2.0, "search": 2}, depends_on_tiles="C by 1e-5: something is averaged over the tile"
+    ),
+    "periodic": Example(
+        {},
+        grid_mask,
+        {"waves": [[0.125, 0.0], [0.0, 0.125]]},
+        depends_on_tiles="given waves are refined over the tile; by default tiles are whole images",
+    ),
 }
 NAMES = tuple(METHODS)
