@@ -37,7 +37,8 @@ def grid_mask(shape: tuple[int, int]) -> Frames:
 class Example:
     """Options that make a small example quick, and its frames; ``tiled`` options where tiles need others.
 
-    ``depends_on_tiles``: why maps do, where they do not yet keep to it. ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
+    ``depends_on_tiles``: why maps do, where they do not yet keep to it.
+    ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
