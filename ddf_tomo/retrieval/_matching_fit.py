@@ -177,18 +177,13 @@ class _Problem:
         freedom, noise = kept * freedom, self.noise
         if math.isnan(self.counts):
             errors, noise = errors / kept[..., None, None], noise / kept
-        return Fit(
-            transmission,
-            self.theta,
-            errors,
-            misfit,
-            freedom,
-            residual,
-            noise,
-            valid & self.same,
-            self.slope,
-            self.factor,
-        )
+        # Numbers out of the range of floating point are no outcome.
+        good = np.isfinite(self.theta).all(-1) & np.isfinite(transmission)
+        theta, transmission = np.where(good[..., None], self.theta, 0), np.where(good, transmission, 1)
+        valid &= good & self.same
+        slope = np.nan_to_num(self.slope)
+        factor = np.nan_to_num(self.factor, nan=1)
+        return Fit(transmission, theta, errors, misfit, freedom, residual, noise, valid, slope, factor)
 
     def _mean_freedom(self) -> Array:
         """Degrees of freedom a pixel, in the window."""

@@ -21,6 +21,7 @@ LANES, MOST = 8, 4  # steps in a vector; vectors that are summed together
 RADIUS2 = 16.0  # of the ellipse of taps, in standard deviations, squared: 3e-4 of the Gaussian lies outside
 KAPPA, VALUE, RESIDUAL = 5, 6, 7
 LEAST_MASS, FULL_MASS = 0.97, 0.995  # of a Gaussian on living pixels: below the first a pixel counts for nothing
+LEAST_NARROWNESS = 0.1  # square pixels, determinant over trace: no Gaussian below
 STEEP = 0.05  # squared change of ln T over the smoothing, at which a pixel counts for half
 STEEPEST = 0.5  # relative change of C over a standard deviation
 LEAST_SIGMA2 = 0.2  # square pixels: narrower Gaussians are not resolved by the sampling
@@ -105,13 +106,15 @@ def moments_around(reference, alive, centre_j, centre_k, cov_jj, cov_jk, cov_kk,
     pixels.
     """
     rows, columns, steps = reference.shape
+    out[:] = 0
     det = cov_jj * cov_kk - cov_jk * cov_jk
+    if cov_jj <= 0 or cov_kk <= 0 or det < LEAST_NARROWNESS * (cov_jj + cov_kk):
+        return 0.0
     p_jj, p_jk, p_kk = cov_kk / det, -cov_jk / det, cov_jj / det
     norm = 1 / (2 * np.pi * np.sqrt(det))
     half_j = np.sqrt(radius2 * cov_jj)
     shrink = np.exp(-p_kk)
     mass = 0.0
-    out[:] = 0
     frames = reference.reshape(rows * columns * steps)
     flat = out.reshape(6 * steps)
     weights = np.empty(3 * columns, reference.dtype)

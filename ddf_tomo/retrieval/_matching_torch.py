@@ -38,6 +38,9 @@ def regressors(
     blur_slope = reach**2 * slope[..., [2, 3, 3, 4], :].reshape(rows, columns, 2, 2, 2)
     covariance = blur + smoothing**2 * turn @ turn.mT
     centre = torch.stack([j, k], -1) - reach * theta[..., :2] + smoothing**2 * (turn @ slope[..., 6, :, None])[..., 0]
+    determinant, trace = torch.linalg.det(covariance), covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
+    wide = (covariance[..., 0, 0] > 0) & (determinant >= 0.1 * trace)
+    covariance = torch.where(wide[..., None, None], covariance, unit)
     inverse = torch.linalg.inv(covariance)
     norm = torch.linalg.det(inverse).sqrt() / (2 * math.pi)
     base = centre.round()
@@ -51,7 +54,7 @@ def regressors(
             q = (inverse @ delta[..., None])[..., 0]
             square = (q * delta).sum(-1)
             row, column = tap.long().unbind(-1)
-            inside = (square <= RADIUS2) & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+            inside = wide & (square <= RADIUS2) & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
             if not inside.any():
                 continue
             change = (blur_slope * delta[..., None, None, :]).sum(-1)
@@ -121,7 +124,7 @@ def _normal_equations(
         residual = share * sample[d] - g[6] - theta[..., 5]
         level = (weights[d] * g[6]).sum(0) / weights[d].sum(0).clamp(min=1e-30)
         blur = smoothing**2 * torch.eye(2).to(theta) + r**2 * theta[..., [2, 3, 3, 4]].unflatten(-1, (2, 2))
-        noise = level * (share / smoothing**2 + torch.linalg.det(blur).rsqrt()) / (4 * math.pi)
+        noise = level * (share / smoothing**2 + torch.linalg.det(blur).clamp(min=1e-3).rsqrt()) / (4 * math.pi)
         confidence = ((mass - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
         confidence = confidence / (1 + (smoothing**2 * slope[..., 6, :].square().sum(-1) / STEEP) ** 2)
         weight = (weights[d] * torch.where(level > 0, confidence / noise.clamp(min=1e-30), 0)).detach()
