@@ -51,7 +51,11 @@ class Example:
 EXAMPLES = {
     "differential": Example({"window": 1.5, "smoothing": 0.5}),
     "matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}),
-    "visibility": Example({"window": 2.0}, turned=1e-2),
+    "visibility": Example(
+        {"window": 2.0},
+        turned=1e-2,
+        depends_on_tiles="by 1e-3: blurs are put together from a sample of the tile's pixels",
+    ),
     "correlation": Example(
         {"window": 2.0, "search": 2}, depends_on_tiles="C by 1e-5: something is averaged over the tile"
     ),
