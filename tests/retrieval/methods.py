@@ -54,7 +54,7 @@ EXAMPLES = {
     "visibility": Example(
         {"window": 2.0},
         turned=1e-2,
-        depends_on_tiles="by 1e-3: blurs are put together from a sample of the tile's pixels",
+        depends_on_tiles="by 1e-3: blurs come from a sample of the tile's pixels",
     ),
     "correlation": Example(
         {"window": 2.0, "search": 2}, depends_on_tiles="C by 1e-5: something is averaged over the tile"
