@@ -86,6 +86,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     in_parallel(count, 1, lambda start, stop: kernel.repeat_borders(pattern, start, stop))
     excess = half * (1 - transmission) / (1 + transmission)
     by_rows(kernel.sum_products, pattern, reference, *common, noise, own, sums, True)
+    by_rows(kernel.take_off_share, noise, pattern, _change(own, unknowns))
     in_parallel(count, 1, lambda start, stop: kernel.repeat_borders(noise, start, stop))
     by_rows(kernel.free_of_blur, noise, excess, unknowns, grown, taps, clean)
     by_rows(kernel.sum_noise, clean, weights, excess, precision, grown, taps, dtype(0.25), sums)

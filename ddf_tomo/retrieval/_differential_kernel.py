@@ -423,6 +423,20 @@ def _eliminate(sums, precision, own, maps, d, r, first, width, one):
 
 
 @compiled
+def take_off_share(noise, pattern, change, start, stop):
+    """Take ``change`` times the pattern off the noise: what a pixel's transmission explains of it."""
+    distances, _, columns = change.shape
+    steps = len(noise) // distances
+    for d in range(distances):
+        for r in range(start, stop):
+            share = change[d, r]
+            for s in range(steps):
+                left, p = noise[d * steps + s, r + PAD, PAD:], pattern[d * steps + s, r + PAD, PAD:]
+                for c in range(columns):
+                    left[c] -= share[c] * p[c]
+
+
+@compiled
 def free_of_blur(residual, excess, unknowns, powers, taps, noise, start, stop):
     """The residual of a blurred pattern is noise blurred: undo it to first order."""
     distances, _, columns = excess.shape

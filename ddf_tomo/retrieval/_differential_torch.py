@@ -126,25 +126,29 @@ def _added(total: list[Tensor], terms: list[Tensor]) -> list[Tensor]:
     return [a + b for a, b in zip(total, terms, strict=True)] if total else terms
 
 
-def _sums(
-    frames: _Frames, transmission: Tensor, tick: Callable[[], object], unknowns: Tensor | None = None
-) -> tuple[list[_Sums], list[Tensor], list[Tensor]]:
-    """Sums of each distance; with ``unknowns`` also those of the noise's slopes times each other and times it."""
-    excess = _excess(transmission)
+def _sums(frames: _Frames, transmission: Tensor, tick: Callable[[], object]) -> list[_Sums]:
+    """Sums of each distance."""
     totals: list[list[Tensor]] = [[] for _ in frames.sample]
-    noises: list[list[Tensor]] = [[] for _ in frames.sample]
     for d, s in frames.places():
         p, g, y, weight = frames.step(d, s, transmission)
         pw, gw = p * weight, g * weight
         totals[d] = _added(totals[d], [p * pw, pw * g, products(g, gw), pw * y, gw * y])
-        if unknowns is not None:
-            noise = y - (g * unknowns).sum(0)  # T is up to date: it needs no change
-            # The residual of a blurred pattern is noise blurred: undo it to first order.
-            noise = noise + excess[d] * (frames.regressors(noise, d, of_noise=True) * unknowns).sum(0)
-            slopes = frames.regressors(noise, d, of_noise=True)
-            noises[d] = _added(noises[d], [products(slopes, slopes * weight), slopes * weight * noise])
         tick()
-    return [_Sums(*each) for each in totals], [each[0] for each in noises if each], [each[1] for each in noises if each]
+    return [_Sums(*each) for each in totals]
+
+
+def _noise(frames: _Frames, transmission: Tensor, change: Tensor, unknowns: Tensor) -> list[list[Tensor]]:
+    """Sums of each distance: of the noise's slopes times each other, and times the noise."""
+    excess = _excess(transmission)
+    totals: list[list[Tensor]] = [[] for _ in frames.sample]
+    for d, s in frames.places():
+        p, g, y, weight = frames.step(d, s, transmission)
+        noise = y - (g * unknowns).sum(0) - change[d] * p
+        # The residual of a blurred pattern is noise blurred: undo it to first order.
+        noise = noise + excess[d] * (frames.regressors(noise, d, of_noise=True) * unknowns).sum(0)
+        slopes = frames.regressors(noise, d, of_noise=True)
+        totals[d] = _added(totals[d], [products(slopes, slopes * weight), slopes * weight * noise])
+    return totals
 
 
 def _excess(transmission: Tensor) -> Tensor:
@@ -195,7 +199,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
         total = sum(precision[d] * each for d, each in enumerate(of_distances))
         return window_sum(total.reshape(-1, *total.shape[-2:]), window).reshape(total.shape)  # type: ignore[union-attr]
 
-    sums, _, _ = _sums(frames, transmission, tick)
+    sums = _sums(frames, transmission, tick)
     normal, right = (gather(list(part)) for part in zip(*(each.without_transmission() for each in sums), strict=True))
     size = len(right)
     kept, available = _diagonal(normal, size), gather([_diagonal(each.gg, size) for each in sums])
@@ -211,10 +215,12 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     # Second pass: T freed of the share of displacement and blur, normal equations of the share of noise.
     change = torch.stack([each.change(unknowns) for each in sums])
     transmission = transmission * torch.where(frames.bright & valid, 1 + change, 1).clamp(0.5, 2)
-    sums, spreads, crosses = _sums(frames, transmission, tick, unknowns)
+    sums = _sums(frames, transmission, tick)
+    change = torch.stack([each.change(unknowns) for each in sums])
+    spreads, crosses = zip(*_noise(frames, transmission, change, unknowns), strict=True)
     normal, right = (gather(list(part)) for part in zip(*(each.without_transmission() for each in sums), strict=True))
     excess = _excess(transmission)
-    spread, cross = 0.25 * gather(spreads), gather([excess[d] * crosses[d] for d in distances])
+    spread, cross = 0.25 * gather(list(spreads)), gather([excess[d] * crosses[d] for d in distances])
     # Where more than half of some combination of derivatives is noise, taking it off leaves a guess.
     valid = _invert((normal - 2 * spread).detach(), scale, valid)[1]
     inverse, valid = _invert(normal - spread, scale, valid)
