@@ -22,7 +22,8 @@ LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["operators._slope_kernel"] = {"numba"}
 LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
 LATE["retrieval._differential_kernel"] = {"numba"}
-LATE["retrieval._matching_errors"] = LATE["retrieval._matching_kernel"] = LATE["retrieval._matching_windows"] = {"numba"}
+for part in ("errors", "kernel", "windows"):
+    LATE[f"retrieval._matching_{part}"] = {"numba"}
 LATE["interop.mumott.projector"] = {"mumott"}
 
 
