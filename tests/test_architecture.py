@@ -21,7 +21,7 @@ LATE["operators.backends._triton_kernel"] = {"triton"}
 LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["operators._slope_kernel"] = {"numba"}
 LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
-LATE["retrieval._differential_kernel"] = {"numba"}
+LATE["retrieval._differential_frames"] = {"numba"}
 for part in ("errors", "kernel", "windows"):
     LATE[f"retrieval._matching_{part}"] = {"numba"}
 LATE["interop.mumott.projector"] = {"mumott"}

@@ -30,9 +30,11 @@ ROWS = 16  # of a thread at least
 
 def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     """Fit one view; ``tick()`` is called three times for every frame."""
-    from ddf_tomo.retrieval import _differential_kernel
+    from ddf_tomo.retrieval import _differential_errors as errors
+    from ddf_tomo.retrieval import _differential_frames as frames
+    from ddf_tomo.retrieval import _differential_solve as solve
+    from ddf_tomo.retrieval import _differential_sums as products
 
-    kernel: Any = _differential_kernel
     window_sigma, smoothing, background = options_of(options)
     distances, steps, rows, columns = view.sample.shape
     count, size = distances * steps, 5 + background
@@ -40,7 +42,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     smoother, window = _taps(smoothing, True, dtype), _taps(window_sigma, False, dtype)
     taps = np.array([FIRST, [tap / 2 for tap in SECOND]], dtype)
     exponents = powers(background).numpy()
-    grown = np.zeros((distances, kernel.SIZE), dtype)
+    grown = np.zeros((distances, frames.SIZE), dtype)
     grown[:, :size] = view.reach.numpy()[:, None] ** exponents
 
     def maps(*shape: int) -> NDArray[Any]:
@@ -54,12 +56,12 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
             tick()
 
     pattern, reference, noise, clean = (
-        np.zeros((count, rows + 2 * kernel.PAD, columns + 2 * kernel.PAD), dtype) for _ in range(4)
+        np.zeros((count, rows + 2 * frames.PAD, columns + 2 * frames.PAD), dtype) for _ in range(4)
     )
-    for frames, smoothed in ((view.sample, pattern), (view.reference, reference)):
-        by_rows(kernel.smooth_rows, frames.reshape(count, rows, columns).numpy(), smoother, smoothed)
+    for images, smoothed in ((view.sample, pattern), (view.reference, reference)):
+        by_rows(frames.smooth_rows, images.reshape(count, rows, columns).numpy(), smoother, smoothed)
     mean, ratio = maps(distances), maps(distances)
-    by_rows(kernel.mean_and_ratio, pattern, reference, view.weights.contiguous().numpy(), mean, ratio)
+    by_rows(frames.mean_and_ratio, pattern, reference, view.weights.contiguous().numpy(), mean, ratio)
     bright = ratio > OPAQUE
     transmission = np.where(bright, ratio, dtype(1))
     used, informative = usable(view.weights, torch.from_numpy(bright), smoothing)
@@ -67,32 +69,32 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     precision = np.where(informative.numpy(), transmission / ((1 + transmission) * mean), dtype(0))
     half = dtype(0.5)
 
-    by_rows(kernel.make_patterns, pattern, reference, transmission, half)
-    in_parallel(count, 1, lambda start, stop: kernel.repeat_borders(pattern, start, stop))
-    unknowns, scale, valid = maps(kernel.SIZE), maps(kernel.SIZE), np.empty((rows, columns), bool)
-    own = maps(distances, kernel.OWN)
-    sums, gathered = maps(kernel.SECOND_MAPS), maps(kernel.SECOND_MAPS)
-    first = slice(kernel.FIRST_MAPS)
+    by_rows(frames.make_patterns, pattern, reference, transmission, half)
+    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(pattern, start, stop))
+    unknowns, scale, valid = maps(frames.SIZE), maps(frames.SIZE), np.empty((rows, columns), bool)
+    own = maps(distances, frames.OWN)
+    sums, gathered = maps(frames.SECOND_MAPS), maps(frames.SECOND_MAPS)
+    first = slice(frames.FIRST_MAPS)
     common = (weights, mean, precision, grown, taps, unknowns)
-    by_rows(kernel.sum_products, pattern, reference, *common, noise, own, sums, False)
-    by_rows(kernel.gather, sums[first], window, gathered[first])
+    by_rows(products.sum_products, pattern, reference, *common, noise, own, sums, False)
+    by_rows(products.gather, sums[first], window, gathered[first])
     limits = np.array([UNINFORMATIVE, LEAST_CONTRAST**2, LEAST_PIVOT], dtype)
-    by_rows(kernel.first_solution, gathered, size, limits, scale, unknowns, valid)
+    by_rows(solve.first_solution, gathered, size, limits, scale, unknowns, valid)
     passed()
 
     change = np.where(bright & valid, 1 + _change(own, unknowns), dtype(1)).clip(dtype(0.5), dtype(2))
     transmission = transmission * change
-    by_rows(kernel.change_patterns, pattern, reference, change, half)
-    in_parallel(count, 1, lambda start, stop: kernel.repeat_borders(pattern, start, stop))
+    by_rows(frames.change_patterns, pattern, reference, change, half)
+    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(pattern, start, stop))
     excess = half * (1 - transmission) / (1 + transmission)
-    by_rows(kernel.sum_products, pattern, reference, *common, noise, own, sums, True)
-    by_rows(kernel.take_off_share, noise, pattern, _change(own, unknowns))
-    in_parallel(count, 1, lambda start, stop: kernel.repeat_borders(noise, start, stop))
-    by_rows(kernel.free_of_blur, noise, excess, unknowns, grown, taps, clean)
-    by_rows(kernel.sum_noise, clean, weights, excess, precision, grown, taps, dtype(0.25), sums)
-    by_rows(kernel.gather, sums, window, gathered)
-    inverse = maps(kernel.PAIRS)
-    by_rows(kernel.second_solution, gathered, size, limits, scale, unknowns, inverse, valid)
+    by_rows(products.sum_products, pattern, reference, *common, noise, own, sums, True)
+    by_rows(products.take_off_share, noise, pattern, _change(own, unknowns))
+    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(noise, start, stop))
+    by_rows(products.free_of_blur, noise, excess, unknowns, grown, taps, clean)
+    by_rows(products.sum_noise, clean, weights, excess, precision, grown, taps, dtype(0.25), sums)
+    by_rows(products.gather, sums, window, gathered)
+    inverse = maps(frames.PAIRS)
+    by_rows(solve.second_solution, gathered, size, limits, scale, unknowns, inverse, valid)
     passed()
 
     coarse = coarseness(window_sigma)
@@ -103,26 +105,28 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     photons = counted * mean
     total = photons.sum(0)
     photons = np.where(total > 0, photons / np.where(total > 0, total, 1), dtype(1 / distances))
-    misfit, pulls = np.zeros_like(mean), np.empty((count, kernel.PULLS, high, wide), dtype)
+    misfit, pulls = np.zeros_like(mean), np.empty((count, frames.PULLS, high, wide), dtype)
     settings = (window, coarse, size)
     grid = (..., slice(None, None, coarse), slice(None, None, coarse))
     inverse = np.ascontiguousarray(inverse[grid])
 
-    def pull(start: int, stop: int) -> None:
-        for block in range(start, stop, kernel.BLOCK):
-            ends = block, min(block + kernel.BLOCK, stop)
-            kernel.pulls_of_frames(pattern, reference, *common, inverse, own, *settings, misfit, pulls, *ends)
+    pulls_of_frames: Any = errors.pulls_of_frames
 
-    in_parallel(high, kernel.BLOCK, pull)
-    scatter, means = np.empty((kernel.ALL_PAIRS + 1, high, wide), dtype), maps(kernel.ALL_PAIRS + 1)
+    def pull(start: int, stop: int) -> None:
+        for block in range(start, stop, frames.BLOCK):
+            ends = block, min(block + frames.BLOCK, stop)
+            pulls_of_frames(pattern, reference, *common, inverse, own, *settings, misfit, pulls, *ends)
+
+    in_parallel(high, frames.BLOCK, pull)
+    scatter, means = np.empty((frames.ALL_PAIRS + 1, high, wide), dtype), maps(frames.ALL_PAIRS + 1)
     number = np.where(frames_of_pixel > 0, frames_of_pixel, dtype(count))
     on_grid = [np.ascontiguousarray(each[grid]) for each in (own, photons, number, valid)]
 
     def spread(start: int, stop: int) -> None:
-        kernel.scatter_of_pulls(pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, start, stop)
+        errors.scatter_of_pulls(pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, start, stop)
 
     in_parallel(high, ROWS, spread)
-    by_rows(kernel.window_means, scatter, window, coarse, means)
+    by_rows(errors.window_means, scatter, window, coarse, means)
     passed()
     whole = 1 + change + unknowns[5]
     upper = [n for n, (a, b) in enumerate((a, b) for a in range(7) for b in range(a, 7)) if b <= size]
@@ -132,7 +136,7 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
             (
                 np.where(bright, transmission * np.where(valid, whole, dtype(1)), ratio),
                 unknowns[:size],
-                means[upper] if len(upper) < kernel.ALL_PAIRS else means[: kernel.ALL_PAIRS],
+                means[upper] if len(upper) < frames.ALL_PAIRS else means[: frames.ALL_PAIRS],
                 misfit,
                 counted,
                 mean,
