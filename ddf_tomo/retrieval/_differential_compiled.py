@@ -48,8 +48,8 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     def maps(*shape: int) -> NDArray[Any]:
         return np.empty((*shape, rows, columns), dtype)
 
-    def by_rows(work: Callable[..., None], *arguments: Any) -> None:
-        in_parallel(rows, ROWS, lambda start, stop: work(*arguments, start, stop))
+    def by_rows(work: Callable[..., None], *arguments: Any, count: int = rows) -> None:
+        in_parallel(count, ROWS, lambda start, stop: work(*arguments, start, stop))
 
     def passed() -> None:
         for _ in range(count):
@@ -110,22 +110,17 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     grid = (..., slice(None, None, coarse), slice(None, None, coarse))
     inverse = np.ascontiguousarray(inverse[grid])
 
-    pulls_of_frames: Any = errors.pulls_of_frames
-
     def pull(start: int, stop: int) -> None:
         for block in range(start, stop, frames.BLOCK):
             ends = block, min(block + frames.BLOCK, stop)
-            pulls_of_frames(pattern, reference, *common, inverse, own, *settings, misfit, pulls, *ends)
+            errors.pulls_of_frames(pattern, reference, *common, inverse, own, *settings, misfit, pulls, *ends)
 
     in_parallel(high, frames.BLOCK, pull)
     scatter, means = np.empty((frames.ALL_PAIRS + 1, high, wide), dtype), maps(frames.ALL_PAIRS + 1)
     number = np.where(frames_of_pixel > 0, frames_of_pixel, dtype(count))
     on_grid = [np.ascontiguousarray(each[grid]) for each in (own, photons, number, valid)]
 
-    def spread(start: int, stop: int) -> None:
-        errors.scatter_of_pulls(pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, start, stop)
-
-    in_parallel(high, ROWS, spread)
+    by_rows(errors.scatter_of_pulls, pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, count=high)
     by_rows(errors.window_means, scatter, window, coarse, means)
     passed()
     whole = 1 + change + unknowns[5]
