@@ -342,6 +342,7 @@ class _Fit:
 
 
 def with_signal(scan: Scan, signal: str) -> Scan:
+    """The scan in memory, of its data or of the absorption in its diode; refused if there is nothing in it."""
     scan = scan.in_memory()
     chosen = scan if choice(signal, "signal", ("data", "diode")) == "data" else absorption_of(scan)
     if not (as_numpy(chosen.data) * as_numpy(chosen.full_weights())).any():

@@ -15,6 +15,8 @@ from ddf_tomo.operators.autograd import OpaqueOperator
 
 SLAB_BYTES = 8 * 2**20  # what stays in the cache between the transforms along the last axis
 
+SMALLEST_EPSILON = 1e-9  # below, float32 knows nothing of an inverse
+
 
 class BlockConvolution(OpaqueOperator):
     """``crop F⁻¹ S(ξ) F pad``: convolution with an even, symmetric K × K matrix kernel; symmetric itself.
@@ -133,7 +135,7 @@ class BlockConvolution(OpaqueOperator):
         >>> A.inverse(0.25)(torch.ones(4, 4, 4, 1))[0, 0, 0]
         tensor([0.4000])
         """
-        epsilon = number(epsilon, "epsilon", low=0.0, low_open=True)
+        epsilon = number(epsilon, "epsilon", low=SMALLEST_EPSILON)
         top = self.largest_eigenvalue()
         if not 0 < top < math.inf:
             raise ValueError(message("symbol", "a positive eigenvalue somewhere", f"none above {top:.3g}"))

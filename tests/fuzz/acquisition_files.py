@@ -31,9 +31,12 @@ def frame_file(s: Source, kind: str) -> Path:
     else:
         with h5py.File(path, "w") as file:
             place = file.create_group("entry/instrument/detector")
-            place["data"] = s.one_of(frames, frames, frames.astype(complex), frames[0], frames[:0])
-            place["image_key"] = s.one_of([1, 0, 0, 0, 0, 2], [1, 0, 0, 0, 0, 2], [0, 1], np.full(6, np.nan), "text")
-            file["entry/sample/rotation_angle"] = s.one_of(np.arange(6.0), np.arange(6.0), [np.nan], [1, 2, 3])
+            odd = s.one_of(frames.astype(complex), frames[0], frames[:0])
+            place["data"] = odd if s.chance(0.3) else frames
+            keys = s.one_of([0, 1], np.full(6, np.nan), "text")
+            place["image_key"] = keys if s.chance(0.3) else [1, 0, 0, 0, 0, 2]
+            angles = s.one_of([np.nan], [1, 2, 3])
+            file["entry/sample/rotation_angle"] = angles if s.chance(0.3) else np.arange(6.0)
             if s.chance(0.5):
                 file["entry/sample/rotation_angle"].attrs["units"] = s.one_of("deg", "rad", "m", b"\xff")
             if s.chance(0.3):

@@ -93,7 +93,7 @@ def test_reconstruct_starts_near_the_end(wish):
     scan, _ = problem()
     truth = PHANTOMS["helicoidal"]((16, 16, 16)).coefficients[..., :6]
     options = {"weight": 0.01, "ell_max": 2, "iterations": 6, "progress": False}
-    plain, started = reconstruct(scan, **options), reconstruct(scan, **options, **wish)
+    plain, started = reconstruct(scan, start="zero", **options), reconstruct(scan, **{"start": "zero"} | options | wish)
     errors = [np.linalg.norm(found.coefficients - truth) for found in (plain, started)]
     assert errors[1] < 0.9 * errors[0]
     assert started.residuals[0] < 0.6 * plain.residuals[0]
