@@ -46,7 +46,8 @@ def length(value: Any, key: str) -> float:
 
 
 def distances(value: Any, key: str) -> tuple[float, ...]:
-    several = value if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) else [value]
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    several = value if is_array or isinstance(value, (list, tuple)) else [value]
     found = tuple(number(each, key, low=0, high=1e6, low_open=True) for each in several)
     if not found or len(set(found)) < len(found):
         raise ValueError(message(key, "one distance or several different ones, in metres", list(found)))

@@ -36,6 +36,9 @@ def compiled():
         A.T(A(x))
         prior = dt.priors.TotalVariation((4, 4, 4), smoothing=0.1)
         prior.along(x, prior.gradient(x))
+        frames = 100 + torch.arange(5 * 24 * 24, dtype=dtype).reshape(5, 24, 24) ** 2 % 17
+        for method in ("differential", "matching"):
+            dt.retrieval.retrieve(frames, frames, method)
 
 
 @pytest.fixture(params=TABLE)
