@@ -168,7 +168,7 @@ for _ in range(2):  # the first call of anything prepares something
 points["filtered backprojection"] = seconds, angle(filtered)
 
 curves = {}
-for name, start in {"known weight": None, "known weight, from filtered backprojection": "fbp"}.items():
+for name, start in {"known weight, from zero": "zero", "known weight, from filtered backprojection": "fbp"}.items():
     how = {"ell_max": 4, "weight": weight, "start": start, "progress": False}
     runs = [timed(lambda n=n, how=how: ddf_tomo.reconstruct(scan, iterations=n, **how)) for n in (2, 4, 8, 15, 30)]
     curves[name] = [(seconds, angle(run)) for seconds, run in runs]
@@ -234,7 +234,9 @@ Markdown("\n".join(rows))
 
 # %%
 cost = predict(Size.of(scan, ell_max=4), weight=weight, iterations=30)
-print(f"known weight, 30 iterations: predicted {cost.seconds:.2g} s, took {curves['known weight'][-1][0]:.2g} s")
+print(
+    f"known weight, 30 iterations: predicted {cost.seconds:.2g} s, took {curves['known weight, from filtered backprojection'][-1][0]:.2g} s"
+)
 
 # %% [markdown]
 # On the command line: `ddf-tomo doctor --benchmark --size 64 --coefficients 15 --views 238`. What does not fit into
