@@ -234,9 +234,8 @@ Markdown("\n".join(rows))
 
 # %%
 cost = predict(Size.of(scan, ell_max=4), weight=weight, iterations=30)
-print(
-    f"known weight, 30 iterations: predicted {cost.seconds:.2g} s, took {curves['known weight, from filtered backprojection'][-1][0]:.2g} s"
-)
+took = curves["known weight, from filtered backprojection"][-1][0]
+print(f"known weight, 30 iterations: predicted {cost.seconds:.2g} s, took {took:.2g} s")
 
 # %% [markdown]
 # On the command line: `ddf-tomo doctor --benchmark --size 64 --coefficients 15 --views 238`. What does not fit into
