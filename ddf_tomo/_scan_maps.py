@@ -12,7 +12,7 @@ from ddf_tomo._checks import choice, message, number, sequence_of
 from ddf_tomo._scan_arrays import join
 from ddf_tomo.operators import responses
 from ddf_tomo.retrieval.maps import Maps
-from ddf_tomo.retrieval.phase import attenuation, projected_decrement
+from ddf_tomo.retrieval.phases import attenuation, projected_decrement
 
 DECREMENT_UNIT = 1e-6
 JJ, JK, KK = 15, 17, 20  # in the error matrix: variances of C_jj and C_kk, and between them their covariance

@@ -25,6 +25,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napole
 exclude_patterns = ["_build"]
 default_role = "py:obj"  # a name in single backticks is a link where there is such a name
 nitpicky = False
+suppress_warnings = ["ref.python"]  # attributes of one name in several classes, where any link will do
 
 autosummary_generate = False
 autodoc_typehints_format = "short"

@@ -20,7 +20,7 @@ from ddf_tomo.operators.responses import (
 )
 from ddf_tomo.operators.slabs import SlabwiseXRayTransform
 from ddf_tomo.operators.tensor import TensorXRayTransform
-from ddf_tomo.operators.warp import flux_factor, warp
+from ddf_tomo.operators.warping import flux_factor, warp
 from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
 

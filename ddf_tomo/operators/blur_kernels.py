@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import check_broadcast, check_shape, choice, message, number
-from ddf_tomo.operators.warp import floating
+from ddf_tomo.operators.warping import floating
 
 __all__ = ["TwoComponentKernel", "exponential_kernel", "gaussian_kernel"]
 Component = tuple[float | Tensor, Tensor]

@@ -4,12 +4,12 @@ Two forms, each the transpose of the other (with the displacement's sign turned)
 
 * *gather*, the model of image formation: ``F(x) = ∫ K_C(x)(x − u(x) − y) R(y) dy``: every pixel looks at a blurred
   image, at a displaced place. What is uniform stays uniform; counts are conserved to first order in the derivatives
-  of u and C (for u, `ddf_tomo.operators.warp.flux_factor` restores them);
+  of u and C (for u, `ddf_tomo.operators.flux_factor` restores them);
 * *scatter* (``conservative=True``): ``I(y) = ∫ K_C(x)(y − x − u(x)) f(x) dx``: every pixel sends its light to where
   it goes. Counts are conserved whatever C and u do: what would leave the frame is kept by a mirror at its edge.
 
-Images are sums of Gaussians (`ddf_tomo.operators.warp`), kernels are mixtures of Gaussians: their convolution is known
-exactly, so that blurs far below a pixel are as right as wide ones, and derivatives by C at C = 0 are ``½ ∂∂R``.
+Images are sums of Gaussians (`ddf_tomo.operators.warping`), kernels are mixtures of Gaussians: their convolution is
+known exactly, so that blurs far below a pixel are as right as wide ones, and derivatives by C at C = 0 are ``½ ∂∂R``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ddf_tomo.operators.base import sum_of
 from ddf_tomo.operators.blur_kernels import Component, checked_covariance, components_of, kernel_of
 from ddf_tomo.operators.gaussian_sampling import sample
 from ddf_tomo.operators.low_rank_blur import LowRank
-from ddf_tomo.operators.warp import FARTHEST, VARIANCE, floating, prefilter
+from ddf_tomo.operators.warping import FARTHEST, VARIANCE, floating, prefilter
 
 __all__ = ["DirectionalBlur"]
 METHODS = ("auto", "plain", "low-rank")

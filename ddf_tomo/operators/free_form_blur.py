@@ -11,7 +11,7 @@ from ddf_tomo._checks import check_shape, message
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.operators.directional_blur import transposed
 from ddf_tomo.operators.gaussian_sampling import mirrored
-from ddf_tomo.operators.warp import floating
+from ddf_tomo.operators.warping import floating
 
 __all__ = ["FreeFormBlur"]
 SUM_TOLERANCE = 1e-4

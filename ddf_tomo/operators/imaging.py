@@ -2,7 +2,7 @@
 
 For mask step m at distance d, with pixel size s (physics: ``I = T · J · [G_C * R_m](x − u)``),
 
-    u = d α / s,   C = (d/s)² Θ,   J = |det ∂(x − u)/∂x| ≈ 1 − ∇·u,
+    ``u = d α / s``, ``C = (d/s)² Θ``, ``J = |det ∂(x − u)/∂x| ≈ 1 − ∇·u``,
 
 with transmission T, refraction angle α and scattering covariance Θ of the sample, and the reference R_m, what the
 detector sees without it. J keeps the photons that a warp alone would make or lose; it is the propagation contrast −d
@@ -20,7 +20,7 @@ from torch import Tensor
 from ddf_tomo._checks import check_shape, choice, dense, flag, message, number, real_array
 from ddf_tomo.operators.blur_kernels import checked_covariance, components_of, kernel_of
 from ddf_tomo.operators.directional_blur import gathered
-from ddf_tomo.operators.warp import FARTHEST, floating, flux_factor, prefilter, shift
+from ddf_tomo.operators.warping import FARTHEST, floating, flux_factor, prefilter, shift
 
 __all__ = ["ModulatedImaging"]
 CHANNELS = {"transmission": 0, "refraction_rad": 2, "displacement": 2, "scattering_rad2": 3, "covariance": 3}

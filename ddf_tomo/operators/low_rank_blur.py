@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ddf_tomo.operators.blur_kernels import Component
 from ddf_tomo.operators.gaussian_sampling import mirrored, sample
-from ddf_tomo.operators.warp import VARIANCE, prefilter
+from ddf_tomo.operators.warping import VARIANCE, prefilter
 
 GRAIN = 1.0  # s in pixels: grains of 2.4 pixels' full width at half maximum
 MOST = 64  # kernels; a field of covariances is a set of three dimensions, smooth to the eye of a pattern

@@ -2,7 +2,7 @@
 
 from ddf_tomo.retrieval.frames import METHODS, retrieve
 from ddf_tomo.retrieval.maps import Direction, Maps
-from ddf_tomo.retrieval.phase import attenuation, integrate_gradient, phase, projected_decrement
+from ddf_tomo.retrieval.phases import attenuation, integrate_gradient, phase, projected_decrement
 
 __all__ = [
     "METHODS",

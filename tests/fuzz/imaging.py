@@ -8,7 +8,7 @@ import numpy as np
 
 from ddf_tomo.operators import DirectionalBlur, FreeFormBlur, ModulatedImaging, TwoComponentKernel, flux_factor, warp
 from ddf_tomo.operators.blur_kernels import exponential_kernel, gaussian_kernel
-from ddf_tomo.operators.warp import shift
+from ddf_tomo.operators.warping import shift
 from tests.fuzz.table import Made, entry
 from tests.fuzz.values import Source
 

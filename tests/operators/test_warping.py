@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 
 from ddf_tomo.operators import flux_factor, warp
-from ddf_tomo.operators.warp import shift
+from ddf_tomo.operators.warping import shift
 
 
 def wave(period, x):

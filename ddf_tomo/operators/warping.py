@@ -11,11 +11,13 @@ An image is taken to be ``R(x) = Σ_n c(n) β(x − n)`` with coefficients c suc
 The largest error for waves of 3, 4, 6 pixels, of value and of gradient, over all displacements (an alias of relative
 size ``exp(−2π² v (1 − 2f))`` for variance v and f cycles a pixel, ``(f / (1 − f))⁴`` for the spline):
 
-| | 3 pixels | 4 pixels | 6 pixels |
-|---|---|---|---|
-| gaussian | 5e-3, 8e-3 | 3e-4, 6e-4 | 1e-5, 4e-5 |
-| bandlimited | 5e-4, 8e-4 | 9e-6, 2e-5 | 1e-7, 4e-7 |
-| cubic | 1e-1, 2e-1 | 2e-2, 5e-2 | 4e-3, 1e-2 |
+===========  ==========  ==========  ==========
+waves of     3 pixels    4 pixels    6 pixels
+===========  ==========  ==========  ==========
+gaussian     5e-3, 8e-3  3e-4, 6e-4  1e-5, 4e-5
+bandlimited  5e-4, 8e-4  9e-6, 2e-5  1e-7, 4e-7
+cubic        1e-1, 2e-1  2e-2, 5e-2  4e-3, 1e-2
+===========  ==========  ==========  ==========
 
 Beyond its edges an image goes on as in a mirror that stands on the outermost pixels.
 """
@@ -56,7 +58,7 @@ def warp(
         u_j, u_k in pixels.
     interpolation : {"gaussian", "bandlimited", "cubic"}
         The second is exact to 1e-3 for waves of 3 pixels and more, the first for 4 pixels and more; the third is for
-        images that are smoother still. See `ddf_tomo.operators.warp`.
+        images that are smoother still. See `ddf_tomo.operators.warping`.
     flux
         Whether to multiply by `flux_factor`, so that a warp moves photons instead of making them.
     plain
