@@ -53,7 +53,7 @@ def fbp(
     width_rad: float | None = None,
     epsilon: float | None = None,
 ) -> torch.Tensor:
-    """Coefficients by tensor filtered backprojection, in about the time of one iteration of another solver.
+    """Coefficients by tensor filtered backprojection, in the time of some iterations of another solver.
 
     By default the filter is Wiener's: the power of noise and signal at each frequency, and that of each order, are
     estimated from the data, and what is below the noise is damped, well-determined combinations of coefficients at
@@ -105,7 +105,7 @@ def fbp(
     >>> bool(np.linalg.norm(x.numpy() - truth) < 0.2 * np.linalg.norm(truth))
     True
     """
-    if isinstance(A, DistributedViews):  # each process makes it all: it takes no longer than an iteration
+    if isinstance(A, DistributedViews):  # each process makes it all: it takes as long as a few iterations
         A = A.whole
     if not isinstance(A, TensorXRayTransform):
         raise TypeError(message("A", "a TensorXRayTransform", type(A).__name__))
