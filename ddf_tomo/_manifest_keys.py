@@ -27,18 +27,21 @@ SERIES = "a list of numbers, { first, last, count }, { first, step, count }, or 
 
 
 def text(value: Any, key: str) -> str:
+    """A text without NUL, which no file name can hold."""
     if not isinstance(value, str) or "\0" in value:
         raise TypeError(message(key, "a text", repr(value)))
     return value
 
 
 def name(value: Any, key: str) -> str:
+    """A name that is not empty."""
     if not text(value, key).strip():
         raise ValueError(message(key, "the name of a file", "an empty text"))
     return value
 
 
 def length(value: Any, key: str) -> float:
+    """A length in metres, below one."""
     try:
         return number(value, key, low=0, high=1, low_open=True)
     except ValueError as error:
@@ -46,6 +49,7 @@ def length(value: Any, key: str) -> float:
 
 
 def distances(value: Any, key: str) -> tuple[float, ...]:
+    """Distances in metres: one, or several different ones."""
     is_array = isinstance(value, np.ndarray) and value.ndim > 0
     several = value if is_array or isinstance(value, (list, tuple)) else [value]
     found = tuple(number(each, key, low=0, high=1e6, low_open=True) for each in several)
@@ -55,6 +59,7 @@ def distances(value: Any, key: str) -> tuple[float, ...]:
 
 
 def order(value: Any, key: str) -> tuple[str, ...]:
+    """Axes of the frames, the slowest first."""
     found = tuple(value) if isinstance(value, (list, tuple)) else ()
     if not found or len(set(found)) < len(found) or not set(found) <= set(AXES):
         raise ValueError(message(key, "some of 'view', 'distance', 'step', the slowest first", repr(value)))
@@ -62,22 +67,27 @@ def order(value: Any, key: str) -> tuple[str, ...]:
 
 
 def count(value: Any, key: str) -> int:
+    """How many there are."""
     return integer(value, key, low=1, high=LARGEST_COUNT)
 
 
 def shape(value: Any, key: str) -> tuple[int, ...]:
+    """Voxels along x, y, z."""
     return size_tuple(value, key, 3)
 
 
 def positive(value: Any, key: str) -> float:
+    """A number above zero."""
     return number(value, key, low=0, low_open=True)
 
 
 def plain_number(value: Any, key: str) -> float:
+    """Any finite number."""
     return number(value, key)
 
 
 def direction(value: Any, key: str) -> str:
+    """A direction as one sees it from the source; see `DIRECTIONS`."""
     return choice(value, key, tuple(DIRECTIONS))
 
 

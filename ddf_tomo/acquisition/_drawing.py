@@ -41,6 +41,7 @@ def from_middle(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def spiral_line(size: tuple[int, int], width: float, pitch: float) -> Tensor:
+    """Coverage of the pixels by a line of this ``width`` along Archimedes' spiral, turns ``pitch`` apart, in pixels."""
     j, k = from_middle(size)
     turn = torch.hypot(j, k) / pitch - torch.atan2(j, k) / (2 * math.pi)
     distance = (turn - turn.round()).abs() * pitch  # from the nearest arm, along the radius

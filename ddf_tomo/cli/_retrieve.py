@@ -131,8 +131,10 @@ def _scan(manifest: Any, distance: float | None, views: str | None) -> Any:
         found = found.at_distance(distance)
     if views is not None:
         try:
-            parts = [int(part) if part.strip() else None for part in views.split(":")]
-            chosen = slice(*parts) if len(parts) > 1 else slice(parts[0], None if parts[0] == -1 else parts[0] + 1)  # type: ignore[operator]
+            if ":" in views:
+                chosen = slice(*(int(part) if part.strip() else None for part in views.split(":")))
+            else:
+                chosen = slice(int(views), int(views) + 1 or None)  # -1 is the last one
         except (TypeError, ValueError) as error:
             raise ValueError(message("views", "first:last or first:last:step", repr(views))) from error
         found = found[chosen]

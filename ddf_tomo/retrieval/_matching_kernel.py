@@ -258,6 +258,7 @@ def skewness(slope, reach, cov_jj, cov_jk, cov_kk, out):
 
 @njit(**FAST)
 def confidence_in(mass):
+    """Weight of a pixel of whose Gaussian this share lies on living pixels: 0 below `LEAST_MASS`, then rising to 1."""
     return min(max((mass - LEAST_MASS) / (FULL_MASS - LEAST_MASS), 0.0), 1.0)
 
 

@@ -68,6 +68,7 @@ def cholesky(matrix, ridge):
 
 @njit(**FAST)
 def solve(factor, vector):
+    """Solve in place with the lower factor that `cholesky` left."""
     size = len(vector)
     for a in range(size):
         for b in range(a):
@@ -81,6 +82,7 @@ def solve(factor, vector):
 
 @njit(**FAST)
 def matrix_of(upper, out):
+    """Symmetric matrix from its upper triangle, row by row; returns how many numbers that took."""
     size, at = len(out), 0
     for a in range(size):
         for b in range(a, size):

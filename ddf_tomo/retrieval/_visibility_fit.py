@@ -36,6 +36,7 @@ class Part(NamedTuple):
 
 
 def upper_of(size: int) -> tuple[list[int], list[int]]:
+    """Rows and columns of the upper triangle, row by row."""
     pairs = [(a, b) for a in range(size) for b in range(a, size)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
