@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-EDGE = 8  # pixels until the spline forgets what lies beyond the border: 0.27 a pixel
+EDGE = 12  # pixels until the spline forgets what lies beyond the border: 0.27 a pixel
 SMOOTH_LENGTHS = sorted(2**a * 3**b * 5**c for a in range(15) for b in range(5) for c in range(4))
 
 

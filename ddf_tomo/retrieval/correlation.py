@@ -30,6 +30,7 @@ __all__ = ["METHOD", "peaks"]
 LEAST_CORRELATION = 0.2  # of a peak that is believed
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
 LARGEST_SEARCH = 64
+SPLINE_REACH = 12  # pixels, beyond which the coefficients of a spline feel less than 1e-6 of one
 QUADRATIC = 0.015  # pixels: typical error of a quadratic through nine values of the logarithm of a peak
 ROUGH = (6.0, -4.0, 1.0)  # fourth difference: what a mask has of it is little beside noise
 
@@ -76,7 +77,9 @@ class Correlation:
 
     def halo(self, options: dict[str, Any]) -> int:
         """How many pixels away frames can still touch a result."""
-        return int(options["search"]) + DERIVATIVE_REACH + len(gaussian_taps(options["window"]))
+        # One window finds the shift, the next one T there, the last one the noise that is left.
+        windows = 2 * len(gaussian_taps(options["window"])) + len(gaussian_taps(max(options["window"], 3.0)))
+        return int(options["search"]) + windows + 2 * DERIVATIVE_REACH + SPLINE_REACH
 
     def passes(self, options: dict[str, Any]) -> int:
         """How often ``tick`` is called for each frame."""

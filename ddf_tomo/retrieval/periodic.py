@@ -93,11 +93,12 @@ class Periodic:
             "window": None if window is None else number(window, "window", low=0.5, high=max(shape[-2:])),
             "waves": waves,
             "harmonics": integer(given["harmonics"], "harmonics", low=1, high=16),
+            "several": shape[-3] > 1,
         }
 
     def halo(self, options: dict[str, Any]) -> int:
-        """How many pixels away frames can still touch a result: all of them, where waves have to be found."""
-        if options["waves"] is None:
+        """How many pixels away frames can still touch a result: all, where waves or phases of steps are to be found."""
+        if options["waves"] is None or options["several"]:
             return WHOLE_IMAGE
         return 2 * len(gaussian_taps(_window(options["window"], torch.tensor(options["waves"]))))
 

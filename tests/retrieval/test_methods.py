@@ -116,9 +116,8 @@ def test_tiles_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("ddf_tomo.retrieval._tiles.PIXELS", 1)
     monkeypatch.setattr("ddf_tomo.retrieval._tiles.LEAST", 32)
     tiled = retrieve(sample, reference, name, **options)
-    if EXAMPLES[name].depends_on_tiles:
-        pytest.xfail(EXAMPLES[name].depends_on_tiles)
-    same(tiled, whole)
+    # Where it is known to depend on them a bound is kept all the same.
+    same(tiled, whole, tolerance=EXAMPLES[name].depends_on_tiles or 1e-5)
 
 
 @pytest.mark.parametrize(("reach", "frames"), [(0, 1), (5, 20), (33, 400)])
