@@ -3,6 +3,7 @@
 from ddf_tomo.operators.base import LinearOperator, stack
 from ddf_tomo.operators.blur_kernels import TwoComponentKernel
 from ddf_tomo.operators.checks import check_adjoint, check_linear
+from ddf_tomo.operators.cube_rotations import CUBE_ROTATIONS, CubeRotation
 from ddf_tomo.operators.directional_blur import DirectionalBlur
 from ddf_tomo.operators.free_form_blur import FreeFormBlur
 from ddf_tomo.operators.imaging import ModulatedImaging
@@ -25,7 +26,9 @@ from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
 
 __all__ = [
+    "CUBE_ROTATIONS",
     "AngularResponse",
+    "CubeRotation",
     "DirectionalBlur",
     "DirectionalVisibilityResponse",
     "FastNormal",

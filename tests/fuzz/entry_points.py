@@ -24,6 +24,7 @@ from tests.fuzz import (
     slabs,
     solvers,
     starts,
+    turning,
     workflow,
 )
 from tests.fuzz.table import TABLE, case, folder
@@ -52,5 +53,6 @@ __all__ = [
     "slabs",
     "solvers",
     "starts",
+    "turning",
     "workflow",
 ]
