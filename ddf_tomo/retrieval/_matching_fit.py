@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,6 +36,7 @@ CONVERGED = 0.1  # standard errors: a pixel that moves less is not evaluated aga
 FURTHEST = 1.0  # pixels in one iteration
 WIDEST = 25.0  # square pixels: largest eigenvalue of C
 ROWS = 4  # that a thread takes at once
+AT_ONCE = 1 << 16  # pixels that a device takes at once
 
 
 class Fit(NamedTuple):
@@ -84,41 +84,40 @@ def levels(largest_shift: float, shape: tuple[int, ...] = ()) -> int:
 class _Problem:
     """Frames of a view at one resolution, steps last, and what is known of the unknowns."""
 
-    sample: Array  # (distance, row, column, step), smoothed
-    reference: Array  # as it is, less 1
-    alive: Array  # (distance, row, column): 1 where the reference can be used
-    weight: Array  # (distance, row, column, step)
-    reach: Array
+    sample: Tensor  # (distance, row, column, step), smoothed
+    reference: Tensor  # as it is, less 1
+    alive: Tensor  # (distance, row, column): 1 where the reference can be used
+    weight: Tensor  # (distance, row, column, step)
+    reach: Tensor
     smoothing: float
     window: float
-    chosen: Array  # which of u, C, κ, ln T are unknowns of the window
+    chosen: Tensor  # which of u, C, κ, ln T are unknowns of the window
     pixelwise: bool
     counts: float
-    transmission: Array
-    theta: Array
-    noise: Array  # variance of one unit of intensity
-    same: Array  # whether sample and reference can have been taken through one mask
-    factor: Array = field(init=False)  # (distance, row, column): what focusing adds to T
-    slope: Array = field(init=False)  # (row, column, unknown, axis)
-    own: Array = field(init=False)
-    sums: Array = field(init=False)
+    transmission: Tensor
+    theta: Tensor
+    noise: Tensor  # variance of one unit of intensity
+    same: Tensor  # whether sample and reference can have been taken through one mask
+    factor: Tensor = field(init=False)  # (distance, row, column): what focusing adds to T
+    slope: Tensor = field(init=False)  # (row, column, unknown, axis)
+    own: Tensor = field(init=False)
+    sums: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        shape, unknowns, dtype = self.transmission.shape, len(self.chosen), self.sample.dtype
+        unknowns = len(self.chosen)
         self.pairs = unknowns * (unknowns + 1) // 2
-        channels = self.pairs + unknowns + 2
-        self.terms = np.zeros((*shape, channels), dtype)
-        self.own = np.zeros((*shape, 1 + unknowns), dtype)
-        self.change = np.full(shape, np.inf)
-        self.factor = np.ones((len(self.reach), *shape))
-        self.slope = np.zeros((*shape, 7, 2))
+        self.terms = self._zeros(self.pairs + unknowns + 2)
+        self.own = self._zeros(1 + unknowns)
+        self.change = torch.full_like(self.transmission, torch.inf)
+        self.factor = torch.ones_like(self.reach)[:, None, None] * torch.ones_like(self.transmission)
+        self.slope = torch.zeros_like(self.theta)[..., None].repeat(1, 1, 1, 2)
         self._measure_slopes()
 
-    def start(self, theta: Array) -> None:
+    def start(self, theta: Tensor) -> None:
         """Begin at these unknowns, C without negative eigenvalues."""
         self.theta[:] = theta
         self.theta[..., 2:5] = positive(theta[..., 2:5])
-        self.transmission[:] = np.exp(theta[..., 6])
+        self.transmission[:] = theta[..., 6].exp()
         self._measure_slopes()
 
     def iterate(self, step: Step = Step.USUAL) -> bool:
@@ -137,10 +136,10 @@ class _Problem:
         unknowns = sloped, again, self.chosen, self.pixelwise
         self._rows(windows.update, self.sums, self.slope, *unknowns, *bounds, self.own, *present, self.change)
         if math.isnan(self.counts):
-            misfit, freedom = self.sums[..., self.pairs + len(self.chosen) :][..., :2].astype(float).transpose(2, 0, 1)
+            misfit, freedom = self.sums[..., self.pairs + len(self.chosen) :][..., :2].double().unbind(-1)
             freedom = freedom - 0.5 * len(self.chosen)  # a Gaussian's squares sum to half of what it does
-            self.noise = np.where(freedom > 0, misfit / np.where(freedom > 0, freedom, 1), 0)
-        self.change /= np.maximum(self.noise, 1e-12)
+            self.noise = torch.where(freedom > 0, misfit / torch.where(freedom > 0, freedom, 1), 0)
+        self.change /= self.noise.clamp(min=1e-12)
         self._measure_slopes()
         return True
 
@@ -148,15 +147,16 @@ class _Problem:
         """Estimates and their covariance, from the last iteration's normal matrices."""
         from ddf_tomo.retrieval import _matching_errors as kernel
 
-        shape, unknowns, dtype = self.transmission.shape, len(self.chosen), self.sample.dtype
-        spread, added, own = (np.zeros((*shape, n), dtype) for n in (self.pairs, self.pairs, 5 + 2 * unknowns))
+        unknowns = len(self.chosen)
+        spread, added, own = (self._zeros(n) for n in (self.pairs, self.pairs, 5 + 2 * unknowns))
         curvature = ROUGHER / self.window**2
         present = self.transmission, self.theta
         self._rows(kernel.scores, *self._frames(), curvature, *present, spread, added, own)
         spreads = WIDER**2 * self._gather(spread, self.window / math.sqrt(2))
         noises = self._gather(added, self.window)
         size = unknowns + self.pixelwise
-        errors, valid, pull = np.zeros((*shape, size, size)), np.zeros(shape, bool), np.zeros(shape)
+        valid, pull = torch.zeros_like(self.same), torch.zeros_like(self.transmission)
+        errors = torch.zeros_like(pull)[..., None, None].repeat(1, 1, size, size)
         given = self.sums, spreads, noises, own, self.transmission, self.pixelwise, CENTRAL
         self._rows(kernel.errors, *given, errors, valid, pull)
         if len(self.reach) > 1:
@@ -166,46 +166,58 @@ class _Problem:
         seen = own[..., 0] > 0
         transmission = self.transmission
         if self.pixelwise and not seen.all():
-            sums = self._gather(np.stack([seen, seen * transmission], -1), self.window)
-            around = sums[..., 1] / np.maximum(sums[..., 0], 1e-30)
-            transmission = np.where(seen | (sums[..., 0] < 1e-6), transmission, around)
-        misfit, freedom, residual = np.moveaxis(own[..., 2:5].astype(float), -1, 0)
+            sums = self._gather(torch.stack([seen, seen * transmission], -1), self.window)
+            around = sums[..., 1] / sums[..., 0].clamp(min=1e-30)
+            transmission = torch.where(seen | (sums[..., 0] < 1e-6), transmission, around)
+        misfit, freedom, residual = own[..., 2:5].double().unbind(-1)
         # Each pixel has lost to the window's unknowns: twice what it pulls them, less what they then fit.
         area = math.pi * self.window**2
-        lost = pull / np.maximum(self.noise, 1e-30) * (2 * CENTRAL / WIDER**2 - 0.5) / area
-        kept = np.clip(1 - lost / np.maximum(self._mean_freedom(), 1e-30), 0.3, 1)
+        lost = pull / self.noise.clamp(min=1e-30) * (2 * CENTRAL / WIDER**2 - 0.5) / area
+        kept = (1 - lost / self._mean_freedom().clamp(min=1e-30)).clamp(0.3, 1)
         freedom, noise = kept * freedom, self.noise
         if math.isnan(self.counts):
             errors, noise = errors / kept[..., None, None], noise / kept
         # Numbers out of the range of floating point are no outcome.
-        good = np.isfinite(self.theta).all(-1) & np.isfinite(transmission)
-        theta, transmission = np.where(good[..., None], self.theta, 0), np.where(good, transmission, 1)
-        valid &= good & self.same
-        slope = np.nan_to_num(self.slope)
-        factor = np.nan_to_num(self.factor, nan=1)
-        return Fit(transmission, theta, errors, misfit, freedom, residual, noise, valid, slope, factor)
+        good = self.theta.isfinite().all(-1) & transmission.isfinite()
+        theta, transmission = torch.where(good[..., None], self.theta, 0), torch.where(good, transmission, 1)
+        slope, factor = self.slope.nan_to_num(), self.factor.nan_to_num(nan=1)
+        found = transmission, theta, errors, misfit, freedom, residual, noise, valid & good & self.same, slope, factor
+        return Fit(*map(_array, found))
 
-    def _mean_freedom(self) -> Array:
+    def _mean_freedom(self) -> Tensor:
         """Degrees of freedom a pixel, in the window."""
         weight = sum(taps(self.window, GATHERED, unit_sum=False)) * 2 - 1
-        freedom: Array = self.sums[..., self.pairs + len(self.chosen) + 1] / weight**2
-        return freedom
+        return self.sums[..., self.pairs + len(self.chosen) + 1] / weight**2
+
+    def _zeros(self, channels: int) -> Tensor:
+        return self.sample.new_zeros(*self.transmission.shape, channels)
 
     def _frames(self) -> tuple[Any, ...]:
         frames = self.sample, self.reference, self.alive, self.weight, self.reach, self.factor
         return *frames, self.slope, self.noise, self.smoothing**2, self.chosen, self.pixelwise
 
     def _rows(self, work: Callable[..., None], *arguments: Any) -> None:
-        in_parallel(len(self.transmission), ROWS, lambda start, stop: work(*arguments, start, stop))
+        """Compiled work on a CPU; on another device the same of `ddf_tomo.retrieval._matching_torch`, in few pieces."""
+        rows, columns = self.transmission.shape
+        if self.sample.is_cpu:
+            arrays = [each.numpy() if isinstance(each, Tensor) else each for each in arguments]
+            in_parallel(rows, ROWS, lambda start, stop: work(*arrays, start, stop))
+            return
+        from ddf_tomo.retrieval import _matching_torch
 
-    def _gather(self, terms: Array, window: float, sloped: int = 0) -> Array:
+        work = getattr(_matching_torch, work.__name__)
+        piece = max(1, AT_ONCE // columns)
+        for start in range(0, rows, piece):
+            work(*arguments, start, min(start + piece, rows))
+
+    def _gather(self, terms: Tensor, window: float, sloped: int = 0) -> Tensor:
         """Sums over a Gaussian window; of the first ``sloped`` channels first moments, down and across, as well."""
         from ddf_tomo.retrieval import _matching_windows as windows
 
         rows, columns, channels = terms.shape
         one = taps(window, GATHERED, unit_sum=False)
-        both = np.array((*one[:0:-1], *one), terms.dtype)
-        half, sums = (np.empty((rows, columns, channels + n * sloped), terms.dtype) for n in (1, 2))
+        both = torch.tensor((*one[:0:-1], *one), dtype=terms.dtype)
+        half, sums = (terms.new_empty(rows, columns, channels + n * sloped) for n in (1, 2))
         self._rows(windows.gather_down, terms, both, sloped, half)
         self._rows(windows.gather_across, half, both, sloped, sums)
         return sums
@@ -213,11 +225,11 @@ class _Problem:
     def _measure_slopes(self) -> None:
         for axis in (0, 1):
             if self.theta.shape[axis] > 1:
-                self.slope[..., axis] = np.gradient(self.theta, axis=axis)
-        np.clip(self.slope, -0.5, 0.5, out=self.slope)
+                self.slope[..., axis] = torch.gradient(self.theta, dim=axis)[0]
+        self.slope.clamp_(-0.5, 0.5)
         if len(self.reach) > 1:
             divergence = self.slope[..., 0, 0] + self.slope[..., 1, 1]
-            self.factor = np.clip(1 - self.reach[:, None, None] * divergence, 0.5, 2)
+            self.factor = (1 - self.reach[:, None, None] * divergence).clamp(0.5, 2)
 
 
 def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
@@ -228,7 +240,7 @@ def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
         problem = _problem(view, options, level)
         if coarser is not None:
             start = _finer(coarser.theta, problem.transmission.shape)
-            problem.start(start * np.array([2, 2, 4, 4, 4, 1, 1]))
+            problem.start(start * torch.tensor([2, 2, 4, 4, 4, 1, 1]).to(start))
         more = True
         for _ in range(COARSE_ITERATIONS if level else options["iterations"]):
             more = more and problem.iterate()
@@ -290,49 +302,50 @@ def _problem(view: View, options: dict[str, Any], level: int) -> _Problem:
     stacks = beam, sample / transmission
     contrasts = torch.stack([(each - each.mean(1, keepdim=True)).square().sum((0, 1)) for each in stacks])
     contrast = smooth(contrasts, window, "constant")
-    theta = np.zeros((*transmission.shape, 7))
-    theta[..., 6] = _array(transmission.double().log())
+    transmission = transmission.double()
+    theta = torch.zeros_like(transmission)[..., None].repeat(1, 1, 7)
+    theta[..., 6] = transmission.log()
     chosen, pixelwise = unknowns_of(view.sample.shape, options["background"])
     counts = view.counts * bins**2
 
-    def steps_last(images: Tensor) -> Array:
-        return _array(pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)))
+    def steps_last(images: Tensor) -> Tensor:
+        return pad(images.movedim(1, -1), (0, -images.shape[1] % LANES)).contiguous()
 
     return _Problem(
         sample=steps_last(sample),
         reference=steps_last(reference - 1),
-        alive=_array(alive.double()),
+        alive=alive.double().contiguous(),
         weight=steps_last(weights),
-        reach=_array(view.reach.double()),
+        reach=view.reach.double(),
         smoothing=smoothing,
         window=window,
-        chosen=np.array(chosen),
+        chosen=torch.tensor(chosen).to(theta.device),
         pixelwise=pixelwise,
         counts=counts,
-        transmission=_array(transmission.double()),
+        transmission=transmission.contiguous(),
         theta=theta,
-        noise=np.full(transmission.shape, 0.0 if math.isnan(counts) else 1 / counts),
-        same=_array(contrast[0] >= LEAST_CONTRAST**2 * contrast[1]),
+        noise=torch.full_like(transmission, 0.0 if math.isnan(counts) else 1 / counts),
+        same=contrast[0] >= LEAST_CONTRAST**2 * contrast[1],
     )
 
 
 def _array(tensor: Tensor) -> Array:
-    return tensor.detach().cpu().contiguous().numpy()
+    return tensor.cpu().numpy()
 
 
-def _finer(values: Array, shape: tuple[int, ...]) -> Array:
+def _finer(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Maps ``(row, column, channel)`` at twice the resolution."""
-    images = torch.as_tensor(values).movedim(-1, 0)[None]
-    images = interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+    images = interpolate(values.movedim(-1, 0)[None], scale_factor=2, mode="bilinear", align_corners=False)
     rows, columns = (size - have for size, have in zip(shape, images.shape[-2:], strict=True))
-    return pad(images, (0, columns, 0, rows), mode="replicate")[0].movedim(0, -1).numpy()
+    return pad(images, (0, columns, 0, rows), mode="replicate")[0].movedim(0, -1)
 
 
-def positive(covariance: Array) -> Array:
+def positive(covariance: Tensor) -> Tensor:
     """Negative eigenvalues of C, ``(..., 3)``, set to zero; axes stay."""
-    jj, jk, kk = np.moveaxis(covariance, -1, 0)
-    mean, radius = 0.5 * (jj + kk), np.hypot(0.5 * (jj - kk), jk)
-    large, small = np.maximum(mean + radius, 0), np.maximum(mean - radius, 0)
-    kept = np.divide(0.5 * (large - small), radius, out=np.zeros_like(radius), where=radius > 0)
-    half, mean = 0.5 * (jj - kk) * kept, 0.5 * (large + small)
-    return np.stack([mean + half, jk * kept, mean - half], -1)
+    jj, jk, kk = covariance.unbind(-1)
+    mean, half = 0.5 * (jj + kk), 0.5 * (jj - kk)
+    radius = torch.hypot(half, jk)
+    large, small = (mean + radius).clamp(min=0), (mean - radius).clamp(min=0)
+    kept = torch.where(radius > 0, 0.5 * (large - small) / torch.where(radius > 0, radius, 1), 0)
+    mean = 0.5 * (large + small)
+    return torch.stack([mean + half * kept, jk * kept, mean - half * kept], -1)

@@ -146,7 +146,7 @@ def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
     kappa_error = np.where(valid, np.sqrt(np.maximum(kappa_error, 0)), np.inf) if background else kappa_error
     theta = np.where(valid[..., None], fit.theta, 0)
     if options["positive"]:
-        theta[..., 2:5] = _matching_fit.positive(theta[..., 2:5])
+        theta[..., 2:5] = _matching_fit.positive(torch.from_numpy(theta[..., 2:5])).numpy()
     freedom = np.where(fit.freedom > 0, fit.freedom * fit.noise, 1)
 
     def tensor(values: np.ndarray) -> torch.Tensor:

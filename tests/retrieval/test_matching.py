@@ -234,12 +234,12 @@ def test_positive_sets_negative_eigenvalues_to_zero_and_keeps_the_axes() -> None
     matrices = np.stack([given[:, [0, 1]], given[:, [1, 2]]], 1)
     values, vectors = np.linalg.eigh(matrices)
     expected = vectors @ (np.maximum(values, 0)[..., None] * vectors.swapaxes(1, 2))
-    np.testing.assert_allclose(positive(given), expected[:, [0, 0, 1], [0, 1, 1]], atol=1e-12)
+    np.testing.assert_allclose(positive(torch.tensor(given)), expected[:, [0, 0, 1], [0, 1, 1]], atol=1e-12)
     sample, reference = frames(8, (48, 48), counts=500)
     free, bounded = (matched(sample, reference, positive=choice) for choice in (False, True))
     assert (free.direction().smallest[INNER] < 0).any()
     assert bounded.direction().smallest.min() > -1e-6
-    np.testing.assert_allclose(bounded.covariance, positive(free.covariance), atol=1e-9)
+    np.testing.assert_allclose(bounded.covariance, positive(torch.tensor(free.covariance)), atol=1e-9)
 
 
 def test_error_matrix_holds_the_standard_errors() -> None:
