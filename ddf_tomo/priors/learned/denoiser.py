@@ -1,0 +1,203 @@
+"""What all learned denoisers share: what goes in and out, amplitudes, noise levels, and the network's shape."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, silu
+
+from ddf_tomo._checks import message
+from ddf_tomo.operators.base import as_tensor
+from ddf_tomo.operators.spherical_harmonics import order_of
+
+HIGHEST_ORDER = 8
+ORDERS = tuple(range(0, HIGHEST_ORDER + 1, 2))
+NOISE_NUMBERS = 2 * len(ORDERS)  # level of each order, and whether the volume has it
+CONDITION = 32
+FAINTEST = 1e-3  # noise, relative to the volume; below, the network is told no less
+
+
+class Denoiser(nn.Module, ABC):
+    """A network ``D(x, σ) = x + σ · F(x / r, σ / r)`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
+
+    ``r`` is the height of the volume, ``(Σ p² / Σ p)^½`` with the power ``p = Σ c²`` of each voxel: it does not depend
+    on how much of the volume is empty, and it makes the denoiser exactly equivariant in amplitude,
+    ``D(a x, a σ) = a D(x, σ)``. Without noise, ``D(x, 0) = x``. One set of weights serves all orders: ``F`` is told
+    which there are. A subclass gives ``F`` by `correction`.
+
+    Examples
+    --------
+    >>> from ddf_tomo.priors.learned import ResidualUNet
+    >>> denoiser = ResidualUNet()
+    >>> volume = torch.ones(7, 8, 9, 15)
+    >>> denoiser(volume, 0.1).shape
+    torch.Size([7, 8, 9, 15])
+    """
+
+    @abstractmethod
+    def correction(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
+        """``F`` for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)`` with their ``condition``."""
+
+    def forward(self, x: Tensor, sigma: Any) -> Tensor:
+        """The volume without the noise.
+
+        Parameters
+        ----------
+        x
+            Coefficients, shape ``(..., x, y, z, K)``, float32 or float64; computed in the precision of the weights.
+        sigma
+            Standard deviation of the noise of a coefficient: a number, or a tensor that broadcasts to
+            ``(..., ell_max / 2 + 1)``, one number for each order of each volume.
+
+        Raises
+        ------
+        ValueError
+            If there is no such number of coefficients, or the noise is negative.
+        """
+        order = checked_order(x)
+        levels = as_tensor(sigma, "sigma").to(x)
+        count = order // 2 + 1
+        try:
+            levels = levels.expand(*x.shape[:-4], count)
+        except RuntimeError as error:
+            expected = f"a number, or a shape that broadcasts to {(*x.shape[:-4], count)}"
+            raise ValueError(message("sigma", expected, tuple(levels.shape))) from error
+        if not bool((levels >= 0).all() & torch.isfinite(levels).all()):
+            raise ValueError(message("sigma", "finite numbers ≥ 0", "some negative, NaN or infinite"))
+        own = next(self.parameters())
+        volumes, levels = x.reshape(-1, *x.shape[-4:]).to(own), levels.reshape(-1, count).to(own)
+        height = heights(volumes)
+        condition = levels.new_zeros(len(levels), NOISE_NUMBERS)
+        relative = (levels / height[:, None]).clamp(FAINTEST, 1 / FAINTEST)
+        condition[:, :count] = relative.log() / math.log(1 / FAINTEST)
+        condition[:, len(ORDERS) : len(ORDERS) + count] = 1.0
+        found = self.correction((volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order)
+        sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
+        steps = levels.repeat_interleave(sizes, dim=1)[:, :, None, None, None] * found
+        return x + steps.movedim(1, -1).reshape(x.shape).to(x)
+
+
+def checked_order(x: Any) -> int:
+    """Order of a volume of coefficients that denoisers take.
+
+    Examples
+    --------
+    >>> checked_order(torch.zeros(2, 2, 2, 6))
+    2
+    """
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(message("x", "a float32 or float64 tensor", found))
+    if x.ndim < 4 or 0 in x.shape:
+        raise ValueError(message("x", "shape (..., x, y, z, K)", tuple(x.shape)))
+    order = order_of(x.shape[-1], "x")
+    if order not in ORDERS:
+        raise ValueError(message("x", f"harmonics up to ℓ = {HIGHEST_ORDER} at most", f"up to {order}"))
+    return order
+
+
+def heights(volumes: Tensor) -> Tensor:
+    """``(Σ p² / Σ p)^½`` with the power ``p`` of each voxel; of an empty volume 1.
+
+    Parameters
+    ----------
+    volumes
+        Shape ``(volumes, x, y, z, K)``.
+
+    Examples
+    --------
+    >>> volume = torch.zeros(1, 4, 4, 4, 6)
+    >>> volume[0, 1, 1, 1, 0] = 3.0
+    >>> heights(volume)
+    tensor([3.])
+    """
+    largest = volumes.detach().abs().flatten(1).amax(1)
+    largest = torch.where(largest > 0, largest, 1.0)
+    power = (volumes / largest[:, None, None, None, None]).square().sum(-1).flatten(1)
+    total = power.sum(1)
+    some = total > 0
+    ratio = power.square().sum(1) / torch.where(some, total, 1.0)
+    return largest * torch.where(some, ratio, 1.0).sqrt()
+
+
+def pyramid(x: Tensor) -> tuple[int, ...]:
+    """Lengths of the volume at half the resolution.
+
+    Examples
+    --------
+    >>> pyramid(torch.zeros(1, 1, 4, 5, 1))
+    (2, 3, 1)
+    """
+    return tuple((n + 1) // 2 for n in x.shape[-3:])
+
+
+def resampled(x: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """The same volume with other voxels, by linear interpolation that no reflection or change of axes can tell.
+
+    Halving an even length takes the mean of neighbours; any length will do, so that nothing needs to be padded.
+
+    Examples
+    --------
+    >>> resampled(torch.tensor([0.0, 2.0, 4.0, 8.0]).reshape(1, 1, 4, 1, 1), (2, 1, 1)).flatten()
+    tensor([1., 6.])
+    """
+    return interpolate(x, size=lengths, mode="trilinear", align_corners=False)
+
+
+class UNet(nn.Module):
+    """Encoder and decoder of three resolutions with shortcuts, of layers that a subclass chooses.
+
+    Two convolutions at each resolution on the way down, one and the change of width on the way up; shortcuts are added.
+
+    Parameters
+    ----------
+    ends, widths
+        Features of the input and the output, and of the three resolutions, as the subclass's layers take them.
+
+    Examples
+    --------
+    >>> from ddf_tomo.priors.learned.residual_unet import PlainUNet
+    >>> network = PlainUNet(None, (4, 6, 8))
+    >>> network(torch.zeros(1, 15, 5, 6, 7), torch.zeros(1, 10), 4).shape
+    torch.Size([1, 15, 5, 6, 7])
+    """
+
+    def __init__(self, ends: Any, widths: tuple[Any, Any, Any]) -> None:
+        super().__init__()
+        a, b, c = widths
+        steps = [(ends, a), (a, a), (a, b), (b, b), (b, c), (c, c), (c, b), (b, b), (b, a), (a, a)]
+        self.told = nn.Sequential(nn.Linear(NOISE_NUMBERS, CONDITION), nn.SiLU(), nn.Linear(CONDITION, CONDITION))
+        self.convolutions = nn.ModuleList(self.convolution(*step) for step in steps)
+        self.activations = nn.ModuleList(self.activation(step[1]) for step in steps)
+        self.last = self.convolution(a, ends)
+        with torch.no_grad():
+            for weight in self.last.parameters():
+                weight.mul_(0.1)  # begins near the identity
+
+    def convolution(self, features: Any, results: Any) -> nn.Module:
+        """A layer that mixes 3 × 3 × 3 voxels, from ``features`` to ``results``."""
+        raise NotImplementedError
+
+    def activation(self, features: Any) -> nn.Module:
+        """A nonlinear layer within each voxel on these ``features``, which is told of the noise."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
+        """From ``(volumes, K, x, y, z)`` with their ``condition`` and ``order`` to the same shape."""
+        told = silu(self.told(condition))
+
+        def layer(number: int, x: Tensor) -> Tensor:
+            return self.activations[number](self.convolutions[number](x, order), told, order)
+
+        fine = layer(1, layer(0, x))
+        middle = layer(3, layer(2, resampled(fine, pyramid(fine))))
+        coarse = layer(5, layer(4, resampled(middle, pyramid(middle))))
+        for below, first in ((middle, 6), (fine, 8)):
+            up = resampled(self.convolutions[first](coarse, order), tuple(below.shape[-3:]))
+            coarse = layer(first + 1, self.activations[first](up + below, told, order))
+        found: Tensor = self.last(coarse, order)
+        return found
