@@ -116,7 +116,7 @@ class _Problem:
     def start(self, theta: Tensor) -> None:
         """Begin at these unknowns, C without negative eigenvalues."""
         self.theta[:] = theta
-        self.theta[..., 2:5] = positive(theta[..., 2:5])
+        self.theta[..., 2:5] = bounded(theta[..., 2:5])
         self.transmission[:] = theta[..., 6].exp()
         self._measure_slopes()
 
@@ -340,12 +340,12 @@ def _finer(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return pad(images, (0, columns, 0, rows), mode="replicate")[0].movedim(0, -1)
 
 
-def positive(covariance: Tensor) -> Tensor:
-    """Negative eigenvalues of C, ``(..., 3)``, set to zero; axes stay."""
+def bounded(covariance: Tensor, lowest: float = 0.0, highest: float = math.inf) -> Tensor:
+    """C ``(..., 3)`` with its eigenvalues brought into a range; axes stay."""
     jj, jk, kk = covariance.unbind(-1)
     mean, half = 0.5 * (jj + kk), 0.5 * (jj - kk)
     radius = torch.hypot(half, jk)
-    large, small = (mean + radius).clamp(min=0), (mean - radius).clamp(min=0)
+    large, small = (mean + radius).clamp(lowest, highest), (mean - radius).clamp(lowest, highest)
     kept = torch.where(radius > 0, 0.5 * (large - small) / torch.where(radius > 0, radius, 1), 0)
     mean = 0.5 * (large + small)
     return torch.stack([mean + half * kept, jk * kept, mean - half * kept], -1)

@@ -43,7 +43,7 @@ import torch
 from ddf_tomo._checks import flag, integer, message, number
 from ddf_tomo.retrieval import _matching_fit
 from ddf_tomo.retrieval._matching_fit import GATHERED, LEAST_TRANSMISSION, LEAST_WINDOW, SMOOTHED, WIDER, levels
-from ddf_tomo.retrieval._matching_torch import with_gradient
+from ddf_tomo.retrieval._matching_gradient import with_gradient
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method, View
 
@@ -146,7 +146,7 @@ def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
     kappa_error = np.where(valid, np.sqrt(np.maximum(kappa_error, 0)), np.inf) if background else kappa_error
     theta = np.where(valid[..., None], fit.theta, 0)
     if options["positive"]:
-        theta[..., 2:5] = _matching_fit.positive(torch.from_numpy(theta[..., 2:5])).numpy()
+        theta[..., 2:5] = _matching_fit.bounded(torch.from_numpy(theta[..., 2:5])).numpy()
     freedom = np.where(fit.freedom > 0, fit.freedom * fit.noise, 1)
 
     def tensor(values: np.ndarray) -> torch.Tensor:

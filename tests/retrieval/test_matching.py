@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddf_tomo.retrieval import retrieve
-from ddf_tomo.retrieval._matching_fit import levels, positive
+from ddf_tomo.retrieval._matching_fit import bounded, levels
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.matching import METHOD
 from ddf_tomo.retrieval.method import View
@@ -234,12 +234,12 @@ def test_positive_sets_negative_eigenvalues_to_zero_and_keeps_the_axes() -> None
     matrices = np.stack([given[:, [0, 1]], given[:, [1, 2]]], 1)
     values, vectors = np.linalg.eigh(matrices)
     expected = vectors @ (np.maximum(values, 0)[..., None] * vectors.swapaxes(1, 2))
-    np.testing.assert_allclose(positive(torch.tensor(given)), expected[:, [0, 0, 1], [0, 1, 1]], atol=1e-12)
+    np.testing.assert_allclose(bounded(torch.tensor(given)), expected[:, [0, 0, 1], [0, 1, 1]], atol=1e-12)
     sample, reference = frames(8, (48, 48), counts=500)
-    free, bounded = (matched(sample, reference, positive=choice) for choice in (False, True))
+    free, limited = (matched(sample, reference, positive=choice) for choice in (False, True))
     assert (free.direction().smallest[INNER] < 0).any()
-    assert bounded.direction().smallest.min() > -1e-6
-    np.testing.assert_allclose(bounded.covariance, positive(torch.tensor(free.covariance)), atol=1e-9)
+    assert limited.direction().smallest.min() > -1e-6
+    np.testing.assert_allclose(limited.covariance, bounded(torch.tensor(free.covariance)), atol=1e-9)
 
 
 def test_error_matrix_holds_the_standard_errors() -> None:
@@ -289,7 +289,7 @@ def test_noise_of_regressors_is_what_sums_over_taps_give() -> None:
 
 def test_compiled_model_is_the_obvious_one() -> None:
     from ddf_tomo.retrieval import _matching_kernel as kernel
-    from ddf_tomo.retrieval._matching_torch import regressors
+    from ddf_tomo.retrieval import _matching_torch as obvious
 
     generator = np.random.default_rng(5)
     reference, alive = generator.standard_normal((18, 21, 2 * kernel.LANES)), np.ones((18, 21))
@@ -297,16 +297,20 @@ def test_compiled_model_is_the_obvious_one() -> None:
     theta = np.zeros((18, 21, 7)) + [0.4, -1.3, 1.1, 0.3, 0.7, 0, 0] + 0.1 * generator.standard_normal((18, 21, 7))
     slope = 0.03 * generator.standard_normal((18, 21, 7, 2))
     reach, smoothing = 0.8, 1.1
-    tensors = [torch.as_tensor(each) for each in (np.moveaxis(reference, -1, 0), alive, theta, slope)]
-    expected, mass = regressors(*tensors, reach, smoothing)
+    places = ((9, 10), (3, 8), (0, 20), (17, 2))
+    at, r = torch.tensor(places), torch.tensor(reach, dtype=torch.float64)
+    here, steep = (torch.as_tensor(each)[tuple(at.T)] for each in (theta, slope))
+    centre, covariance = obvious.placed(at, here, steep, r, smoothing**2)
+    skewed = obvious.skewness(steep, r, covariance)
+    expected, mass = obvious.regressors(*map(torch.as_tensor, (reference, alive)), centre, covariance, skewed, r)
     moments, found, skew = np.empty((6, 16)), np.empty((8, 16)), np.empty(6)
-    for j, k in ((9, 10), (3, 8), (0, 20), (17, 2)):
+    for n, (j, k) in enumerate(places):
         *place, jj, jk, kk = kernel.placed(j, k, theta[j, k], slope[j, k], reach, smoothing**2)
         kernel.skewness(slope[j, k], reach, jj, jk, kk, skew)
         given = reference, alive, *place, jj, jk, kk, skew, kernel.RADIUS2
-        assert kernel.moments_around(*given, moments) == pytest.approx(float(mass[j, k]), abs=1e-12)
+        assert kernel.moments_around(*given, moments) == pytest.approx(float(mass[n]), abs=1e-12)
         kernel.regressors_of(moments, jj, jk, kk, reach, found)
-        np.testing.assert_allclose(found[:7], expected[:, :, j, k], atol=1e-10)
+        np.testing.assert_allclose(found[:7], expected[n], atol=1e-10)
 
 
 @pytest.mark.parametrize(("steps", "share"), [(8, 0.02), (3, 0.06)])
