@@ -1,13 +1,115 @@
-"""TOML of a manifest: which line a key stands on, and how values are written."""
+"""TOML of manifests and recipes: keys with checks, which line a fault stands on, and how values are written."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from ddf_tomo._checks import FileFormatError, file_path, message
+
+Keys = Mapping[str, tuple[str, str, Callable[[Any, str], Any]]]
+"""Of each field: table and key in the file, and the check of its value, which is called with value and key."""
+
+
+def read_tables(
+    path: str | os.PathLike[str],
+    keys: Keys,
+    what: str,
+    *,
+    free: Collection[str] = (),
+    required: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Values by field; those of other keys of ``free`` tables as a mapping under the table's name.
+
+    ``required`` says of fields that must be there what is expected.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FileFormatError
+        If it is not TOML, or a key is unknown, missing or wrong; the message names line, table and key.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.toml"
+    >>> _ = path.write_text("[scan]\\nsteps = 3\\n[more]\\na = 1")
+    >>> read_tables(path, {"steps": ("scan", "steps", lambda value, key: value + 1)}, "an example", free=["more"])
+    {'more': {'a': 1}, 'steps': 4}
+    """
+    file = file_path(path)
+    if not file.is_file():
+        raise FileNotFoundError(message("path", "an existing file", repr(str(file))))
+    try:
+        text = file.read_text(encoding="utf-8")
+        contents = tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileFormatError(message("path", f"{what} in TOML", f"{file}: {error}")) from error
+
+    def fault(table: str, key: str, words: str) -> FileFormatError:
+        return FileFormatError(f"{place_of(file, text, table, key)} {words}")
+
+    tables = dict.fromkeys([*(table for table, _, _ in keys.values()), *free])
+    values: dict[str, Any] = {table: {} for table in free}
+    fields = {(table, key): name for name, (table, key, _) in keys.items()}
+    for table, entries in contents.items():
+        if table not in tables or not isinstance(entries, dict):
+            there = ", ".join(f"[{name}]" for name in tables)
+            raise fault(table, "", message(table, f"one of the tables {there}", "another name"))
+        for key, value in entries.items():
+            if (table, key) in fields:
+                try:
+                    values[fields[table, key]] = keys[fields[table, key]][2](value, key)
+                except (TypeError, ValueError) as error:
+                    raise fault(table, key, str(error)) from error
+            elif table in free:
+                values[table][key] = value
+            else:
+                known = [name for other, name in fields if other == table]
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"Did you mean {near[0]!r}?" if near else ""
+                raise fault(table, key, message(key, "one of " + ", ".join(known), "another key", hint))
+    for name, expected in required.items():
+        if name not in values:
+            table, key, _ = keys[name]
+            raise fault(table, "", message(key, expected, "nothing"))
+    return values
+
+
+def place_of(file: Path, text: str, table: str, key: str) -> str:
+    """Where a key stands, for people.
+
+    Examples
+    --------
+    >>> place_of(Path("a.toml"), "[scan]\\nsteps = 3", "scan", "steps")
+    'a.toml, line 2, [scan]'
+    """
+    return f"{file}, line {line_of(text, table, key)}, [{table}]"
+
+
+def located(error: Exception, file: Path, keys: Keys) -> str:
+    """The words of an error; with file, line and table in front, if they begin with the name of a field.
+
+    Examples
+    --------
+    >>> located(ValueError("steps: expected 3"), Path("nowhere.toml"), {})
+    'steps: expected 3'
+    """
+    words = str(error)
+    table, key, _ = keys.get(words.partition(":")[0], ("", "", None))
+    if not table or not file.is_file():
+        return words
+    return f"{place_of(file, file.read_text(encoding='utf-8', errors='replace'), table, key)} {words}"
 
 
 def line_of(text: str, table: str, key: str = "") -> int:

@@ -5,9 +5,7 @@ A manifest is TOML. Its keys are in the manual (``docs/manifest.md``); `Manifest
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from ddf_tomo._checks import FileFormatError, check_shape, file_path, message
 from ddf_tomo._files import replaced_when_complete
 from ddf_tomo._geometry_file import geometry_of_file
 from ddf_tomo._manifest_keys import AXES, DIRECTIONS, KEYS, from_file, spread
-from ddf_tomo._manifest_text import line_of, toml
+from ddf_tomo._manifest_text import located, read_tables, toml
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.readers.scans import Frames, Wanted, frames_of
 
@@ -188,39 +186,11 @@ class Manifest:
         line 2, [scan] steps: expected an integer in [1, 1000000], got 0
         """
         file = file_path(path)
-        if not file.is_file():
-            raise FileNotFoundError(message("path", "an existing file", repr(str(file))))
-        try:
-            text = file.read_text(encoding="utf-8")
-            contents = tomllib.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
-            raise FileFormatError(message("path", "a manifest in TOML", f"{file}: {error}")) from error
-
-        def fault(table: str, key: str, words: str) -> FileFormatError:
-            return FileFormatError(f"{_place(file, text, table, key)} {words}")
-
-        values: dict[str, Any] = {}
-        places = {(table, key): name for name, (table, key, _) in KEYS.items()}
-        for table, keys in contents.items():
-            if table not in TABLES or not isinstance(keys, dict):
-                there = ", ".join(f"[{name}]" for name in TABLES)
-                raise fault(table, "", message(table, f"one of the tables {there}", "another name"))
-            for key, value in keys.items():
-                if (table, key) not in places:
-                    known = [name for other, name in places if other == table]
-                    near = difflib.get_close_matches(key, known, 1)
-                    hint = f"Did you mean {near[0]!r}?" if near else ""
-                    raise fault(table, key, message(key, "one of " + ", ".join(known), "another key", hint))
-                try:
-                    values[places[table, key]] = KEYS[places[table, key]][2](value, key)
-                except (TypeError, ValueError) as error:
-                    raise fault(table, key, str(error)) from error
-        if "sample" not in values:
-            raise fault("files", "", message("sample", "the files of the frames with the sample", "nothing"))
+        values = read_tables(file, KEYS, "a manifest", required={"sample": "the files of the frames with the sample"})
         try:
             return cls(**values, folder=file.parent, file=file)
         except (TypeError, ValueError) as error:
-            raise FileFormatError(_located(error, file)) from error
+            raise FileFormatError(located(error, file, KEYS)) from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest to ``path``; names of files in it are relative to that file's folder.
@@ -299,9 +269,9 @@ class Manifest:
         try:
             return self._frames()
         except FileNotFoundError as error:
-            raise FileNotFoundError(_located(error, self.file)) from error
+            raise FileNotFoundError(located(error, self.file, KEYS)) from error
         except (TypeError, ValueError) as error:
-            raise FileFormatError(_located(error, self.file)) from error
+            raise FileFormatError(located(error, self.file, KEYS)) from error
 
     def _frames(self) -> Frames:
         files = {name: getattr(self, name) for name in ("sample", "reference", "dark", "flat", "bad_pixels")}
@@ -370,16 +340,3 @@ class Manifest:
             j_offset=offsets[0],
             k_offset=offsets[1],
         )
-
-
-def _place(file: Path, text: str, table: str, key: str) -> str:
-    return f"{file}, line {line_of(text, table, key)}, [{table}]"
-
-
-def _located(error: Exception, file: Path) -> str:
-    """The words of an error; with file, line and table in front, if they begin with the name of a field."""
-    words = str(error)
-    table, key, _ = KEYS.get(words.partition(":")[0], ("", "", None))
-    if not table or not file.is_file():
-        return words
-    return f"{_place(file, file.read_text(encoding='utf-8', errors='replace'), table, key)} {words}"
