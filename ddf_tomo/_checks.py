@@ -207,7 +207,7 @@ def neighbour(module: str) -> ModuleType:
     """Import an optional neighbour, or say which line installs it."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter of a torchvision that was built for another torch
         line = INSTALL_LINES[module.partition(".")[0]]
         raise ImportError(
             f"this needs {module.partition('.')[0]}, which is not usable here: {error}\n  {line}"

@@ -25,6 +25,7 @@ LATE["retrieval._differential_frames"] = {"numba"}
 for part in ("errors", "kernel", "windows"):
     LATE[f"retrieval._matching_{part}"] = {"numba"}
 LATE["interop.mumott.projector"] = {"mumott"}
+LATE["interop._deepinv"] = {"deepinv"}
 
 
 @dataclass(frozen=True)

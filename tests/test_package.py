@@ -56,7 +56,7 @@ def test_no_module_but_the_neighbours_own_needs_a_neighbour():
 
 
 def test_the_neighbours_rooms_open_without_them():
-    rooms = ("mumott", "astra", "tomosipo")
+    rooms = ("mumott", "astra", "tomosipo", "deepinv")
     assert not imported_by("; ".join(f"import ddf_tomo.interop.{room}" for room in rooms)) & NEIGHBOURS
 
 
