@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, FIRST, along, erode, gaussian_taps
+from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, erode, gaussian_taps
+from ddf_tomo.retrieval._focusing import focused
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 
@@ -18,6 +19,7 @@ PASSES = 3  # over the frames
 LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sample's frames
 LEAST_PIVOT = 1e-4  # share of a regressor's square that the others leave: of less, rounding decides
 MOST_LEVERAGE = 0.9
+SPREAD = 1.34  # times the smoothing, added to a window in squares, by which u is coarser than T
 COARSEST = 8  # pixels between estimates of a variance; the door's tiles begin at multiples of it
 
 
@@ -112,6 +114,7 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
         background_error=errors[..., 6] if background else nothing,
         residual=_root(relative),
         valid=fit.valid,
+        windows_px=(math.hypot(window, SPREAD * smoothing),),
         chi2=_chi2(fit, view.counts, smoothing, spare) if math.isfinite(view.counts) else None,
         error_matrix=torch.stack(upper, -1),
     )
@@ -126,17 +129,12 @@ def _root(value: Tensor) -> Tensor:
 def _shared(fit: Fit, reach: Tensor, window: float) -> tuple[Tensor, Tensor]:
     """Transmission of all distances, freed of the propagation contrast; and T² times that contrast's noise, per var u.
 
-    Rays that converge brighten a detector at distance d by ``1 − d ∇·u``. An average over a Gaussian window of width w
-    has noise whose slope has the variance ``var u / (2 w²)``.
+    An average over a Gaussian window of width w has noise whose slope has the variance ``var u / (2 w²)``.
     """
-    u = fit.unknowns[:2]
-    slope = along(u[:1], FIRST, -2, odd=True)[0] + along(u[1:], FIRST, -1, odd=True)[0]
-    slope = torch.where(erode(fit.valid, DERIVATIVE_REACH), slope, 0).clamp(-0.5, 0.5)
     photons = fit.counted * fit.mean
     total = photons.sum(0)
     photons = torch.where(total > 0, photons / torch.where(total > 0, total, 1), 1 / len(photons))
-    found = (photons * fit.transmission / (1 - reach[:, None, None] * slope)).sum(0)
-    mean_reach = (photons * reach[:, None, None]).sum(0)
+    found, mean_reach = focused(fit.transmission, photons, fit.unknowns[:2], fit.valid, reach)
     return found, (found * mean_reach / window).square() / 2
 
 

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from ddf_tomo._checks import check_shape, dense, integer, message, number, of_kind, real_array
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, FIRST, along, gaussian_taps, window_sum
+from ddf_tomo.retrieval._focusing import error_of_slope, focused
 from ddf_tomo.retrieval._warped import spline_coefficients, warped
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
@@ -79,7 +80,7 @@ class Correlation:
         """How many pixels away frames can still touch a result."""
         # One window finds the shift, the next one T there, the last one the noise that is left.
         windows = 2 * len(gaussian_taps(options["window"])) + len(gaussian_taps(max(options["window"], 3.0)))
-        return int(options["search"]) + windows + 2 * DERIVATIVE_REACH + SPLINE_REACH
+        return int(options["search"]) + windows + 3 * DERIVATIVE_REACH + SPLINE_REACH
 
     def passes(self, options: dict[str, Any]) -> int:
         """How often ``tick`` is called for each frame."""
@@ -94,7 +95,7 @@ class Correlation:
                 parts.append(_at_one_distance(view.sample[d], view.reference[d], weights, view.counts, options))
                 for _ in view.sample[d]:
                     tick()
-            return _maps(parts, view.reach)
+            return _maps(parts, view.reach, options["window"])
 
 
 METHOD = Correlation()
@@ -269,7 +270,7 @@ def _noise(difference: Tensor, transmission: Tensor, weights: Tensor, counts: fl
     return power / counted.clamp(min=1e-12)
 
 
-def _maps(parts: list[_Part], reach: Tensor) -> Maps:
+def _maps(parts: list[_Part], reach: Tensor, window: float) -> Maps:
     """Distances put together, each with the inverse of its variance, at the longest distance."""
     unit = torch.stack([torch.stack([r**0, r, r, r * r]) for r in reach])[:, :, None, None]
     values, variances = torch.stack([each.values for each in parts]) / unit, torch.stack(
@@ -280,8 +281,12 @@ def _maps(parts: list[_Part], reach: Tensor) -> Maps:
     total = share.sum(0)
     anywhere = valid.any(0)
     mean = (share * values).sum(0) / torch.where(anywhere, total, 1)
+    variance = torch.where(anywhere, 1 / total.clamp(min=1e-20), torch.inf)
+    if len(parts) > 1:
+        mean[0], far = focused(values[:, 0], share[:, 0] / total[0].clamp(min=1e-20), mean[1:3], anywhere, reach)
+        variance[0] += (mean[0] * far).square() * error_of_slope(variance[1:3], window)
     mean[0] = torch.where(anywhere, mean[0], values[-1, 0])
-    error = torch.where(anywhere, total.clamp(min=1e-20).rsqrt(), torch.inf)
+    error = variance.sqrt()
     zero, infinite = torch.zeros_like(mean[0]), torch.full_like(mean[0], torch.inf)
     blur, doubt = mean[3], error[3]
     counted = valid.sum(0).clamp(min=1)

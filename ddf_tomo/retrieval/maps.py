@@ -27,7 +27,8 @@ CHANNELS: dict[str, tuple[int | None, ...]] = {
 }
 LENGTHS_M = {"pixel_size_m": (1e-12, 1.0), "distance_m": (1e-6, 1e6)}  # what can be right
 MAY_LACK = ("chi2", "error_matrix", "visibility", "visibility_error")  # maps that not every method gives
-AXES = ("azimuths_rad", "correlation_lengths_m")  # of the visibility
+AXES = ("azimuths_rad", "correlation_lengths_m", "windows_px")  # sequences of numbers
+WIDEST = 1e4  # pixels
 OPTIONAL = (*LENGTHS_M, *MAY_LACK, *AXES)
 
 
@@ -89,6 +90,10 @@ class Maps:
         Azimuths of the visibility, from j towards k.
     correlation_lengths_m : tuple of float or None
         Correlation lengths λ d / period of the visibility.
+    windows_px : tuple of float or None
+        By what average the displacement is coarser than the transmission, as standard deviations of Gaussians G: by
+        ``1 − Π (1 − G)``, which is G for one, and ``2G − G²`` for two that are equal (what the first left was fitted
+        again). None where both are of one resolution.
 
     Examples
     --------
@@ -119,6 +124,7 @@ class Maps:
     visibility_error: Array | None = None
     azimuths_rad: tuple[float, ...] | None = None
     correlation_lengths_m: tuple[float, ...] | None = None
+    windows_px: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(getattr(self.transmission, "shape", ()))
@@ -127,7 +133,10 @@ class Maps:
             if value is None and field.name in OPTIONAL:
                 continue
             if field.name in AXES:
-                object.__setattr__(self, field.name, tuple(map(float, real_array(value, field.name, (None,)))))
+                numbers = tuple(map(float, real_array(value, field.name, (None,))))
+                if field.name == "windows_px" and not all(0 <= each <= WIDEST for each in numbers):
+                    raise ValueError(message(field.name, f"standard deviations of 0 to {WIDEST:g} pixels", numbers))
+                object.__setattr__(self, field.name, numbers)
             elif field.name not in LENGTHS_M:
                 if not isinstance(value, np.ndarray | Tensor):
                     raise TypeError(message(field.name, "a numpy array or torch tensor", type(value).__name__))

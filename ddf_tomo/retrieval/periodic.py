@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ddf_tomo._checks import NOT_NUMBERS, check_shape, dense, integer, message, number, of_kind, real_array
 from ddf_tomo.retrieval._filters import gaussian_taps, window_sum
+from ddf_tomo.retrieval._focusing import error_of_slope, focused
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 
@@ -119,7 +120,7 @@ class Periodic:
                 parts.append(_demodulated(view.sample[d], view.reference[d], weights, view.counts, waves, window))
                 for _ in view.sample[d]:
                     tick()
-            return _maps(parts, view.reach, waves)
+            return _maps(parts, view.reach, waves, window)
 
 
 METHOD = Periodic()
@@ -361,7 +362,7 @@ def _groups(values: list[float], alike: Callable[[float, float], bool]) -> tuple
     return kept, [next(n for n, each in enumerate(kept) if alike(value, each)) for value in values]
 
 
-def _maps(parts: list[_Part], reach: Tensor, waves: Tensor) -> Maps:
+def _maps(parts: list[_Part], reach: Tensor, waves: Tensor, window: float) -> Maps:
     reaches = reach.tolist()
     q = 2 * math.pi * waves
     gradient = torch.cat([-r * q for r in reaches])
@@ -373,8 +374,13 @@ def _maps(parts: list[_Part], reach: Tensor, waves: Tensor) -> Maps:
     shift, of_shift = _solved(gradient, phase, of_phase, known)
     blur, of_blur = _solved(quadratic, curve, of_curve, known)
     share = torch.stack([1 / each.of_transmission.clamp(min=1e-20) for each in parts])
-    transmission = (share * torch.stack([each.transmission for each in parts])).sum(0) / share.sum(0)
-    valid = known.any(0)
+    seen = torch.stack([each.transmission for each in parts])
+    valid, of_transmission = known.any(0), 1 / share.sum(0)
+    transmission = (share * seen).sum(0) * of_transmission
+    if len(parts) > 1:
+        transmission, far = focused(seen, share * of_transmission, shift, valid, reach)
+        noise = torch.where(torch.isfinite(of_shift), of_shift, 0)  # across a grating's lines only
+        of_transmission = of_transmission + (transmission * far).square() * error_of_slope(noise, window)
 
     angles = torch.atan2(waves[:, 1], waves[:, 0]).remainder(math.pi).double().tolist()
     angles = [angle - math.pi if math.pi - angle < ALIKE_AZIMUTH / 2 else angle for angle in angles]
@@ -400,7 +406,7 @@ def _maps(parts: list[_Part], reach: Tensor, waves: Tensor) -> Maps:
         displacement=shift.movedim(0, -1),
         covariance=blur.movedim(0, -1),
         background=zero,
-        transmission_error=error(1 / share.sum(0)),
+        transmission_error=error(of_transmission),
         displacement_error=error(of_shift).movedim(0, -1),
         covariance_error=error(of_blur).movedim(0, -1),
         background_error=torch.where(valid, zero, torch.inf),

@@ -11,6 +11,7 @@ cosine transform, which alone would solve the unweighted problem [Ghiglia & Rome
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ddf_tomo._checks import check_shape, dense, flag, integer, message, number, of_kind, real_array
+from ddf_tomo.retrieval._filters import window_sum
 from ddf_tomo.retrieval.maps import Array, Maps
 
 __all__ = ["attenuation", "integrate_gradient", "phase", "projected_decrement"]
 MARGIN = 1 / 16  # share of the rows or columns at either side that is air
 FAINTEST = 1e-4  # weight relative to the median that holes are given, so that something smooth fills them
 BRIGHTEST = 1e2
+DIFFERENCE = 3**-0.5  # pixels: standard deviation of what a central difference averages over
 TOLERANCE, ITERATIONS = 1e-7, 300
 
 
@@ -37,8 +40,9 @@ def attenuation(maps: Maps, *, propagation: bool = True) -> tuple[Array, Array]:
         What retrieval gave.
     propagation
         Take the factor ``1 − ∇·u`` of converging rays out of the transmission, with the error that it brings. True for
-        maps of one distance; a fit of several distances has done so already. Errors of neighbouring pixels count as
-        independent: where a window made u smooth, the error is an upper bound.
+        maps of one distance; a fit of several distances has done so already. T is then brought to the resolution of u,
+        which maps tell as ``windows_px``: of finer detail nothing says whether it absorbs or refracts. Errors of
+        neighbouring pixels count as independent: where a window made u smooth, the error is an upper bound.
 
     Raises
     ------
@@ -67,8 +71,12 @@ def attenuation(maps: Maps, *, propagation: bool = True) -> tuple[Array, Array]:
     known = valid & (transmission > 0) & torch.isfinite(error) & (focus > 0)
     one = torch.ones_like(transmission)
     t, f = torch.where(known, transmission, one), torch.where(known, focus, one)
-    values = torch.log(f) - torch.log(t)
-    errors = torch.sqrt((error / t) ** 2 + focus_variance / f**2)
+    absorbed, variance = -torch.log(t), (error / t) ** 2
+    windows = tuple(math.hypot(each, DIFFERENCE) for each in maps.windows_px or ()) if propagation else ()
+    if windows:
+        absorbed = _averaged(absorbed, known, windows)
+        variance = _averaged(torch.where(known, variance, 0), known, windows[:1])
+    values, errors = absorbed + torch.log(f), torch.sqrt(variance + focus_variance / f**2)
     return _like(values, maps), _like(torch.where(known, errors, torch.inf), maps)
 
 
@@ -298,6 +306,15 @@ def _solved(right: NDArray[Any], edges: tuple[NDArray[Any], NDArray[Any]]) -> ND
         rz, before = float((r * z).sum()), rz
         p = z + rz / before * p
     return x - x.mean()
+
+
+def _averaged(values: Tensor, known: Tensor, windows: tuple[float, ...]) -> Tensor:
+    """Images averaged as u was, over what is known: what Gaussians leave, one after the other, is left out."""
+    left = values = torch.where(known, values, 0).reshape(-1, *values.shape[-2:])
+    mask = known.reshape(values.shape).to(values)
+    for sigma in windows:
+        left = left - window_sum(mask * left, sigma) / window_sum(mask, sigma).clamp(min=1e-6)
+    return (values - left).reshape(known.shape)
 
 
 def _derivative(values: Tensor, errors: Tensor, valid: Tensor, axis: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import NOT_NUMBERS, even_order, integer, message, number, of_kind
-from ddf_tomo.retrieval._filters import gaussian_taps
+from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
+from ddf_tomo.retrieval._focusing import error_of_slope, focused
 from ddf_tomo.retrieval._log_visibility import LogVisibility
 from ddf_tomo.retrieval._visibility_fit import COARSE, MARGIN, WIDE, Fit, Part, full_of, upper_of
 from ddf_tomo.retrieval.maps import Maps
@@ -42,7 +43,7 @@ from ddf_tomo.retrieval.method import View
 __all__ = ["METHOD", "Exponent", "calibrated", "estimate_exponent"]
 
 MINIMUM_STEPS = 4  # the scatter of fewer says nothing about an error
-ROUGH = (6.0, -4.0, 1.0)  # fourth difference: 1e-4 of a pattern with periods above 8 pixels, 70 times white noise
+SPREAD = 1.27  # times the smoothing, added to a window in squares, by which u is coarser than T
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ class Visibility:
         """How many pixels away frames can still touch a result."""
         coarse = sum(len(gaussian_taps(max(each, options["smoothing"]))) for each in COARSE)
         start = len(COARSE) * len(gaussian_taps(max(WIDE, options["window"])))
-        return MARGIN + (options["passes"] + 1) * len(gaussian_taps(options["window"])) + (coarse + start) // 2
+        fit = (options["passes"] + 1) * len(gaussian_taps(options["window"]))
+        return MARGIN + DERIVATIVE_REACH + fit + (coarse + start) // 2
 
     def passes(self, options: dict[str, Any]) -> int:
         """How often ``tick`` is called for each frame."""
@@ -171,6 +173,8 @@ def _maps(parts: list[Part], reach: Tensor, options: dict[str, Any]) -> Maps:
         errors.append(torch.where(part.valid[..., None], variance.clamp(min=0).sqrt(), torch.inf))
         valid.append(part.valid)
     mean, variance, anywhere = _combined(means, variances, valid)
+    if len(parts) > 1:
+        _focus(mean, variance, anywhere, parts, reach, options["window"])
     error = torch.where(anywhere[..., None], variance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt(), torch.inf)
     rows, columns = upper_of(6)
     matrix = variance[..., rows, columns]
@@ -194,7 +198,20 @@ def _maps(parts: list[Part], reach: Tensor, options: dict[str, Any]) -> Maps:
         visibility_error=torch.cat(errors, -1),
         azimuths_rad=tuple(azimuths.tolist()),
         correlation_lengths_m=tuple(reached),
+        windows_px=(math.hypot(options["window"], SPREAD * options["smoothing"]),),
     )
+
+
+def _focus(mean: Tensor, variance: Tensor, anywhere: Tensor, parts: list[Part], reach: Tensor, window: float) -> None:
+    """T of all distances, freed of propagation contrast, and its variance; in place."""
+    valid = torch.stack([part.valid for part in parts])
+    share = torch.where(valid, 1 / torch.stack([part.scatter[0] for part in parts]).clamp(min=1e-20), 0)
+    share = share / share.sum(0).clamp(min=1e-20)
+    seen = torch.stack([part.transmission for part in parts])
+    transmission, far = focused(seen, share, mean[..., 1:3].movedim(-1, 0), anywhere, reach)
+    of_shift = variance.diagonal(dim1=-2, dim2=-1)[..., 1:3].movedim(-1, 0)
+    mean[..., 0] = torch.where(anywhere, transmission, mean[..., 0])
+    variance[..., 0, 0] += torch.where(anywhere, (transmission * far).square() * error_of_slope(of_shift, window), 0)
 
 
 def _combined(means: list[Tensor], variances: list[Tensor], valid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
