@@ -32,6 +32,7 @@ from ddf_tomo.weights.network_files import read_tensors, write_tensors
 __all__ = ["CollapseError", "Task", "Trained", "train"]
 LAYOUT = "ddf_tomo training state 1"
 SAVED_EVERY_S = 120.0
+FEWEST_STEPS = 20  # before anybody can say that nothing is learned
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -119,7 +120,7 @@ def train(
     Raises
     ------
     CollapseError
-        If a loss is not finite, or after a tenth of the steps the network is no better than its input.
+        If a loss is not finite, or after a tenth of the steps, and 20, the network is no better than its input.
     FileFormatError
         If the state is that of another training.
 
@@ -188,7 +189,7 @@ class _Run:
         return self.step % self.schedule.validate_every == 0 or self.step in (tenth, steps)
 
     def _tenth(self) -> int:
-        return max(1, self.schedule.steps // 10)
+        return max(FEWEST_STEPS, self.schedule.steps // 10)
 
     def _finished(self) -> str:
         if self.step >= self.schedule.steps:
@@ -243,7 +244,7 @@ class _Run:
         journal.write(line | {"seconds": round(self.seconds, 1)})
         if self.step == self._tenth() and not figures["loss"] < figures["input"]:
             found = f"{figures['loss']:.4g}, where its input has {figures['input']:.4g}"
-            hint = f"A tenth of its training, {self.step} steps, taught it nothing: train slower, or look at the data"
+            hint = f"It has learned nothing in {self.step} steps: train slower, or look at the data"
             raise CollapseError(message("loss", "one below that of the network's own input", found, hint))
 
     def _save(self, state: Any) -> None:

@@ -75,7 +75,7 @@ def white_noise_pair(truth: Tensor, *, level: Sequence[float] = (0.01, 0.5), see
     >>> round(sigma, 6), noisy.shape
     (0.1, torch.Size([8, 8, 8, 6]))
     """
-    low, high = _range(level, "level")
+    low, high = positive_range(level, "level")
     draw = np.random.default_rng(integer(seed, "seed", high=LARGEST_SEED))
     sigma = math.exp(draw.uniform(math.log(low), math.log(high))) * (brightness(truth) or 1.0)
     generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
@@ -159,7 +159,7 @@ def random_scan(
     >>> truth.shape
     torch.Size([8, 8, 8, 6])
     """
-    low, high = _range(noise, "noise")
+    low, high = positive_range(noise, "noise")
     draw = np.random.default_rng([integer(seed, "seed", high=LARGEST_SEED), 1])
     truth = random_sample(family, shape, ell_max, seed=seed)
     of_views, of_noise = (int(value) for value in draw.integers(2**62, size=2))
@@ -221,6 +221,13 @@ def reconstructed_pair(
     return found, truth, float((found - truth).square().mean().sqrt())
 
 
-def _range(values: Any, argument: str) -> tuple[float, float]:
+def positive_range(values: Any, argument: str) -> tuple[float, float]:
+    """A lower and an upper bound above zero.
+
+    Examples
+    --------
+    >>> positive_range([0.1, 2], "level")
+    (0.1, 2.0)
+    """
     low, high = real_array(values, argument, (2,)).tolist()
     return number(low, argument, low=0.0, low_open=True), number(high, argument, low=low, high=1e3)

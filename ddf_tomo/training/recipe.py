@@ -1,0 +1,283 @@
+"""Recipes: one text file that makes one file of weights, again and again."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ddf_tomo._checks import FileFormatError, file_path, message, of_kind
+from ddf_tomo._manifest_keys import text
+from ddf_tomo._manifest_text import Keys, located, read_tables
+from ddf_tomo.training.denoising import Denoising
+from ddf_tomo.training.loop import Task, Trained, train
+from ddf_tomo.training.schedule import Schedule
+from ddf_tomo.weights import ModelCard, make_network, save_network
+from ddf_tomo.weights.card import where_and_when
+
+__all__ = ["Recipe", "run_recipe", "shipped_recipes"]
+RECIPES = Path(__file__).parent / "recipes"
+SUFFIX = ".toml"
+DATA = tuple(each.name for each in fields(Denoising) if each.name != "device")
+TRAINING = tuple(each.name for each in fields(Schedule))
+
+
+def _any(value: Any, key: str) -> Any:
+    return value  # checked by the dataclass that it goes to
+
+
+def _data(value: Any, key: str) -> Any:
+    replace(Denoising(), **{key: value}) if key not in ("families", "validation") else None
+    return value
+
+
+def _training(value: Any, key: str) -> Any:
+    replace(Schedule(steps=1), **{key: value})
+    return value
+
+
+KEYS: Keys = {
+    "architecture": ("network", "architecture", text),
+    **{name: ("data", name, _data) for name in DATA},
+    **{name: ("training", name, _training) for name in TRAINING if name != "seed"},
+    "intended_use": ("card", "intended_use", text),
+    "limits": ("card", "limits", text),
+}
+REQUIRED = {"architecture": "the name of an architecture", "steps": "the number of steps"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a file of weights is made: network, task, schedule, and what its card says; see `Recipe.read`.
+
+    Parameters
+    ----------
+    architecture
+        Name of the network's.
+    options
+        Arguments of its constructor.
+    task
+        What is to be learned.
+    schedule
+        How long and how fast; its seed draws the fresh weights.
+    intended_use, limits
+        For the model card.
+    text
+        Of the file, which the card keeps; by default nothing.
+
+    Raises
+    ------
+    ValueError
+        If there is no such architecture.
+
+    Examples
+    --------
+    >>> Recipe.read("residual-unet").task.families
+    ('fibrous', 'layered', 'porous', 'smooth', 'grains')
+    """
+
+    architecture: str
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    task: Denoising
+    schedule: Schedule
+    intended_use: str = ""
+    limits: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        of_kind(Denoising, self.task, "task")
+        of_kind(Schedule, self.schedule, "schedule")
+        self.network()
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Recipe:
+        """The recipe of a file in TOML, or one that is shipped, by its name.
+
+        Tables: ``[network]`` (``architecture``, and arguments of its constructor), ``[data]`` (what `Denoising`
+        takes), ``[training]`` (what `Schedule` takes; the seed is that of the data), ``[card]`` (``intended_use``,
+        ``limits``).
+
+        Parameters
+        ----------
+        path
+            The file, or one of `shipped_recipes`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is neither.
+        FileFormatError
+            If it is not TOML, or a key is unknown, missing or wrong; the message names line, table and key.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.toml"
+        >>> _ = path.write_text("[network]\\narchitecture = 'residual-unet'\\n[training]\\nsteps = 0")
+        >>> try:
+        ...     Recipe.read(path)
+        ... except FileFormatError as error:
+        ...     print(str(error).partition("mine.toml, ")[2])
+        line 4, [training] steps: expected an integer in [1, 100000000], got 0
+        """
+        file = file_path(path)
+        if isinstance(path, str) and path in shipped_recipes():
+            file = RECIPES / f"{path}{SUFFIX}"
+        elif not file.is_file():
+            known = ", ".join(map(repr, shipped_recipes()))
+            raise FileNotFoundError(
+                message("path", f"an existing file, or a shipped recipe ({known})", repr(str(path)))
+            )
+        values = read_tables(file, KEYS, "a recipe", free=["network"], required=REQUIRED)
+        try:
+            data = {name: values[name] for name in DATA if name in values}
+            pace = {name: values[name] for name in TRAINING if name in values}
+            words = {name: values[name] for name in ("architecture", "intended_use", "limits") if name in values}
+            return cls(
+                options=values["network"],
+                task=Denoising(**data),
+                schedule=Schedule(**pace),
+                text=file.read_text(encoding="utf-8"),
+                **words,
+            )
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(located(error, file, KEYS)) from error
+
+    def network(self) -> torch.nn.Module:
+        """The network with the fresh weights that the seed draws."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.schedule.seed)
+            try:
+                return make_network(self.architecture, self.options)
+            except ValueError as error:
+                raise ValueError(str(error).replace("name:", "architecture:", 1)) from error
+
+    def card(self, trained: Trained, device: str) -> ModelCard:
+        """What the file says of the network ``trained`` on a ``device``."""
+        where: dict[str, Any] = dict(where_and_when(device, trained.seconds))
+        return ModelCard(
+            intended_use=self.intended_use,
+            limits=self.limits,
+            data={name: value for name, value in asdict(self.task).items() if name != "device"},
+            recipe=self.text,
+            metrics=dict(trained.figures) | {"steps done": trained.step, "stopped by": trained.stopped},
+            **where,
+        )
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package, for `Recipe.read`.
+
+    Examples
+    --------
+    >>> "residual-unet" in shipped_recipes()
+    True
+    """
+    return tuple(sorted(path.stem for path in RECIPES.glob(f"*{SUFFIX}")))
+
+
+def run_recipe(
+    recipe: Recipe,
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    time_limit_s: float = math.inf,
+    progress: bool | None = None,
+) -> Trained:
+    """Train as a recipe says, and write the weights with their model card.
+
+    Beside ``output`` stand the metrics, a line of JSON each validation (``.jsonl``), and, while it runs or after a
+    time limit, the state (``.state``).
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    output
+        File for the weights.
+    resume
+        Go on from the state that an interruption left.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    time_limit_s
+        Seconds after which to stop; weights are written, and the state is kept.
+    progress
+        Whether to show a progress bar; by default when it takes longer than two seconds.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ValueError
+        If there is a state and ``resume`` is not set, or the device is not there.
+    CollapseError
+        If the network learns nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> task = Denoising(shape=(6, 6, 6), orders=(2,), batch=1, reconstructed=0.0, validation_volumes=1)
+    >>> recipe = Recipe(architecture="residual-unet", options={"widths": [2, 2, 2]}, task=task,
+    ...                 schedule=Schedule(steps=3, average=0.0, learning_rate=0.01))
+    >>> run_recipe(recipe, Path(tempfile.mkdtemp()) / "small.safetensors").stopped
+    'steps'
+    """
+    of_kind(Recipe, recipe, "recipe")
+    file, state = file_path(output, "output"), beside(output, ".state")
+    task = replace(recipe.task, device=known_device(device))
+    if state.is_file() and not resume:
+        hint = "Resume (--resume), or remove it to begin anew"
+        raise ValueError(message("output", "no state of a training that was interrupted", repr(str(state)), hint))
+    key = repr((recipe.architecture, dict(recipe.options), replace(task, device="cpu")))
+    learning: Task = task
+    trained = train(
+        recipe.network(),
+        learning,
+        recipe.schedule,
+        state=state,
+        key=key,
+        log=beside(output, ".jsonl"),
+        device=device,
+        time_limit_s=time_limit_s,
+        progress=progress,
+    )
+    save_network(trained.network, file, recipe.card(trained, device))
+    if trained.stopped != "time":
+        state.unlink(missing_ok=True)
+    return trained
+
+
+def beside(path: str | os.PathLike[str], suffix: str) -> Path:
+    """A file of the same name with another suffix.
+
+    Examples
+    --------
+    >>> beside("weights.safetensors", ".jsonl").name
+    'weights.jsonl'
+    """
+    return file_path(path, "output").with_suffix(suffix)
+
+
+def known_device(device: Any) -> str:
+    """The device, if torch has it.
+
+    Examples
+    --------
+    >>> known_device("cpu")
+    'cpu'
+    """
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(message("device", "a device that torch can use, 'cpu' or 'cuda'", repr(device))) from error
+    return str(found)

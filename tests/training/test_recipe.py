@@ -1,0 +1,188 @@
+"""Recipes make weights, the same ones every time; what is wrong with one is said with line and key."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ddf_tomo._checks import FileFormatError
+from ddf_tomo.training import Denoising, Recipe, Schedule, order_errors, run_recipe, shipped_recipes, train
+from ddf_tomo.weights import load_network, make_network, read_card
+
+SMALL = """
+[network]
+architecture = "residual-unet"
+widths = [3, 3, 3]
+
+[data]
+families = ["grains", "smooth"]
+validation = ["crossing"]
+shape = [6, 6, 6]
+orders = [2]
+batch = 2
+level = [0.3, 0.5]
+reconstructed = 0.0
+validation_volumes = 2
+seed = 5
+
+[training]
+steps = 40
+learning_rate = 1e-2
+average = 0.9
+validate_every = 20
+
+[card]
+intended_use = "a test"
+limits = "useless"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return Recipe.read(path)
+
+
+def test_a_recipe_makes_weights_with_a_card(recipe, tmp_path):
+    output = tmp_path / "weights.safetensors"
+    trained = run_recipe(recipe, output)
+    assert trained.figures["loss"] < trained.figures["input"]
+    found = load_network(output)
+    states = found.state_dict(), trained.network.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    card = read_card(output)
+    assert card.recipe == SMALL
+    assert card.intended_use == "a test"
+    assert card.options == {"widths": [3, 3, 3]}
+    assert card.metrics["loss"] == trained.figures["loss"]
+    assert card.data["families"] == ["grains", "smooth"]
+    assert "cpu" in card.machine
+    assert {path.name for path in tmp_path.iterdir()} >= {"weights.safetensors", "weights.jsonl"}
+    assert not (tmp_path / "weights.state").exists()
+    lines = [json.loads(line) for line in (tmp_path / "weights.jsonl").read_text().splitlines()]
+    assert {"loss", "input", "l0", "l2", "input l0", "input l2", "rate", "train", "step"} <= lines[0].keys()
+
+
+def test_it_makes_the_same_weights_again_with_an_interruption_too(recipe, tmp_path):
+    first = run_recipe(recipe, tmp_path / "a.safetensors").network.state_dict()
+    output = tmp_path / "b.safetensors"
+    assert run_recipe(recipe, output, time_limit_s=0).stopped == "time"
+    assert load_network(output)
+    with pytest.raises(ValueError, match=r"no state of a training that was interrupted.*Resume \(--resume\)"):
+        run_recipe(recipe, output)
+    other = replace(recipe, task=replace(recipe.task, batch=1))
+    with pytest.raises(FileFormatError, match="that of another recipe"):
+        run_recipe(other, output, resume=True)
+    found = run_recipe(recipe, output, resume=True)
+    assert found.stopped == "steps"
+    state = found.network.state_dict()
+    assert all(torch.equal(state[name], first[name]) for name in first)
+    assert not (tmp_path / "b.state").exists()
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_complete(name):
+    recipe = Recipe.read(name)
+    assert recipe.intended_use
+    assert recipe.limits
+    assert recipe.text.startswith(f"# ddf-tomo train {name} ")
+    assert name.startswith(recipe.architecture)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("steps = 40", "steps = 0", r"line 18, \[training\] steps: expected an integer in"),
+        ("steps = 40", "", r"line 17, \[training\] steps: expected the number of steps, got nothing"),
+        ("batch = 2", "batches = 2", r"line 11, \[data\] batches: expected one of .* Did you mean 'batch'\?"),
+        ('"grains"', '"wood"', r"line 7, \[data\] families: expected one of 'fibrous'"),
+        ('"grains"', '"helicoidal"', r"line 7, \[data\] families: .*'helicoidal', kept for tests"),
+        ('"crossing"', '"grains"', r"line 8, \[data\] validation: expected families that do not train, got 'grains'"),
+        ("orders = [2]", "orders = [3]", r"line 10, \[data\] orders: expected an even order"),
+        ("level = [0.3, 0.5]", "level = [0.5, 0.3]", r"line 12, \[data\] level: expected a finite number in"),
+        ('"residual-unet"', '"transformer"', r"line 3, \[network\] architecture: expected one of .*got 'transformer'"),
+        ("widths = [3, 3, 3]", "depth = 3", r"options: expected what the architecture 'residual-unet' takes"),
+        ("[card]", "[cards]", r"line 23, \[cards\] cards: expected one of the tables \[network\]"),
+        ("[card]", "[card", r"path: expected a recipe in TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_line_and_key(tmp_path, old, new, words):
+    path = tmp_path / "wrong.toml"
+    assert SMALL.count(old) == 1
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(FileFormatError, match=words) as refusal:
+        Recipe.read(path)
+    assert "wrong.toml" in str(refusal.value) or "options" in str(refusal.value)
+
+
+def test_neither_a_file_nor_a_shipped_recipe():
+    with pytest.raises(FileNotFoundError, match=r"a shipped recipe \('equivariant-denoiser'"):
+        Recipe.read("nowhere")
+
+
+def test_a_device_that_is_not_there(recipe, tmp_path):
+    with pytest.raises(ValueError, match="device: expected a device that torch can use"):
+        run_recipe(recipe, tmp_path / "a.safetensors", device="abacus")
+
+
+def test_batches_depend_on_the_step_alone(recipe):
+    task, again = recipe.task, replace(recipe.task)
+    for step in (3, 0, 3):
+        for part, same in zip(task.batch_of(step), again.batch_of(step), strict=True):
+            assert torch.equal(part, same)
+    assert not torch.equal(task.batch_of(1).noisy, task.batch_of(2).noisy)
+    other = replace(task, seed=6)
+    assert not torch.equal(task.batch_of(1).noisy, other.batch_of(1).noisy)
+
+
+def test_levels_are_those_of_each_order():
+    task = Denoising(shape=(8, 8, 8), orders=(4,), batch=3, reconstructed=1.0)
+    noisy, truth, level = task.batch_of(0)
+    assert level.shape == (3, 3)
+    errors = (noisy - truth).double()
+    for order, part in enumerate(errors.split([1, 5, 9], -1)):
+        assert torch.allclose(level[:, order].double(), part.square().mean((1, 2, 3, 4)).sqrt(), rtol=1e-5)
+    white = replace(task, reconstructed=0.0, level=(0.1, 0.1)).batch_of(0)
+    found = (white.noisy - white.truth).std((1, 2, 3, 4))
+    assert torch.allclose(white.level, found[:, None].expand(3, 3), rtol=0.05)
+
+
+def test_errors_of_orders_against_sums():
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=(2, 4, 5, 6, 15)).astype(np.float32)
+    truth[..., 6:] *= 1e-3
+    found = truth + generator.normal(size=truth.shape).astype(np.float32)
+    errors = order_errors(torch.tensor(found), torch.tensor(truth))
+    for sample in range(2):
+        norms = [np.linalg.norm(truth[sample, ..., a:b]) for a, b in ((0, 1), (1, 6), (6, 15))]
+        wrong = [np.linalg.norm((found - truth)[sample, ..., a:b]) for a, b in ((0, 1), (1, 6), (6, 15))]
+        expected = [wrong[0] / norms[0], wrong[1] / norms[1], wrong[2] / (0.1 * norms[0])]
+        assert np.allclose(errors[sample], expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="found: expected shape"):
+        order_errors(torch.ones(2, 2, 2, 6), torch.ones(2, 2, 2, 15))
+
+
+def test_one_batch_can_be_learned_by_heart():
+    """Gradients reach what they must through the loss of all orders."""
+
+    class OneBatch(Denoising):
+        def batch_of(self, step):
+            return super().batch_of(0)
+
+        def validate(self, network):
+            noisy, truth, level = self.batch_of(0)
+            return {
+                "loss": order_errors(network(noisy, level), truth).mean(),
+                "input": order_errors(noisy, truth).mean(),
+            }
+
+    task = OneBatch(shape=(6, 6, 6), orders=(4,), batch=1, level=(0.3, 0.3), reconstructed=0.0)
+    torch.manual_seed(0)
+    network = make_network("residual-unet", {"widths": [8, 8, 8]})
+    found = train(network, task, Schedule(steps=80, learning_rate=0.02, average=0.5, validate_every=80))
+    assert found.figures["loss"] < 0.35 * found.figures["input"]
