@@ -2,7 +2,7 @@
 
 deepinv's arrays are ``(batch, channel, *space)``; ours are ``(*batch, *space, channel)``. So volumes ``(x, y, z, C)``
 are ``(B, C, x, y, z)`` there, and data ``(view, j, k, channel)`` are ``(B, channel, view, j, k)``. Arrays of fewer axes
-(those of blurs, and of wrapped projectors of one volume) have no axis of channels with us: there each channel is treated
+(of blurs, and of wrapped projectors of one volume) have no axis of channels with us: there each channel is treated
 alike. `to_deepinv` and `from_deepinv` are this map; both give views of the same memory.
 
 What deepinv 0.5 does for images only has its replacement here: `cube_rotations` for ``Rotate``, which turns the last
