@@ -24,7 +24,7 @@ LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
 LATE["retrieval._differential_frames"] = {"numba"}
 for part in ("errors", "kernel", "windows"):
     LATE[f"retrieval._matching_{part}"] = {"numba"}
-LATE["interop.mumott.projector"] = {"mumott"}
+LATE["interop.mumott.projector"] = LATE["interop.mumott.learned"] = {"mumott"}
 LATE["interop._deepinv"] = {"deepinv"}
 
 

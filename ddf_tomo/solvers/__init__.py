@@ -11,12 +11,14 @@ from ddf_tomo.solvers.misfit import Misfit
 from ddf_tomo.solvers.multiresolution import multiresolution
 from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
+from ddf_tomo.solvers.plug_and_play import PlugAndPlaySolution, plug_and_play
 from ddf_tomo.solvers.preconditioner import pcg, preconditioner
 from ddf_tomo.solvers.sirt import sirt
 
 __all__ = [
     "Checkpoint",
     "Misfit",
+    "PlugAndPlaySolution",
     "Solution",
     "cgls",
     "fbp",
@@ -27,6 +29,7 @@ __all__ = [
     "nonlinear_cg",
     "pcg",
     "pdhg",
+    "plug_and_play",
     "preconditioner",
     "sirt",
 ]

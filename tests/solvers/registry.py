@@ -10,7 +10,7 @@ import torch
 
 from ddf_tomo.operators.base import LinearOperator
 from ddf_tomo.priors import L1, GroupSparsity, NonNegativeMean, PositiveDefinite, Smoothness, TotalVariation
-from ddf_tomo.solvers import Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
+from ddf_tomo.solvers import Solution, cgls, fista, irtt, lbfgs, nonlinear_cg, pdhg, plug_and_play, sirt
 from tests.operators.registry import tensor
 
 SHAPE = (4, 3, 5)
@@ -43,6 +43,11 @@ def solver(function: Callable[..., Solution], *extra: Any, **settings: Any) -> C
     return solve
 
 
+def shrinking(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The proximal map of ``50 |x|²`` at ``σ²``, for data of variance 0.01."""
+    return x / (1 + 100 * sigma**2)
+
+
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "cgls": solver(cgls, tikhonov=0.1),
     "nonlinear_cg": solver(nonlinear_cg),
@@ -60,6 +65,10 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "pdhg": solver(pdhg),
     "pdhg, several": solver(pdhg, regularisers=(0.2 * TotalVariation(SHAPE), PositiveDefinite(), NonNegativeMean())),
     "pdhg, subsets": solver(pdhg, regularisers=[0.2 * TotalVariation(SHAPE), 0.1 * L1()], subsets=3, seed=7),
+    "plug_and_play": solver(plug_and_play, shrinking, variance=0.01, sigma=(0.2, 0.1), ramp=3, inner_iterations=3),
+    "plug_and_play, gradient": solver(
+        plug_and_play, shrinking, method="proximal-gradient", variance=0.01, sigma=(0.2, 0.1), ramp=2
+    ),
     "irtt": solver(irtt, regularisers=0.1 * TotalVariation(SHAPE)),
 }
 WEIGHTS = np.random.default_rng(0).uniform(0.5, 2.0, (3, 5, 4, 3))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ddf_tomo import solvers, wrap
-from ddf_tomo.solvers import Checkpoint, Solution
+from ddf_tomo.solvers import Checkpoint
 from tests.solvers.registry import SOLVERS, WEIGHTS, data, operator
 
 every_solver = pytest.mark.parametrize("name", SOLVERS)
@@ -93,7 +94,7 @@ def test_what_was_killed_goes_on_as_if_it_had_not_been(name, dtype, kills, tmp_p
             )
     resumed = solve(y=y, weights=WEIGHTS, iterations=15, checkpoint=path)
     assert torch.equal(resumed.x, whole.x)
-    assert resumed == Solution(resumed.x, whole.residuals, whole.stopped_by)
+    assert resumed == replace(whole, x=resumed.x)
     longer = solve(y=y, weights=WEIGHTS, iterations=18, checkpoint=path)
     assert torch.equal(longer.x, solve(y=y, weights=WEIGHTS, iterations=18).x)
 

@@ -2,9 +2,9 @@
 
 Geometries: `geometry_from`, `to_geometry`; detector segments: `response_from`. Data: `scan_from`, `to_data_container`
 (MUMOTT's *files* need no MUMOTT: `ddf_tomo.Scan.read` and `write`). Inside MUMOTT's pipelines: `Projector`, a drop-in
-for ``SAXSProjector``, `substituted` for pipelines that name their projector themselves, and `ResponseBasisSet` for data
-other than SAXS; what they return: `reconstruction_from`. The other way, `mumott_response` makes a response of any of
-MUMOTT's basis sets.
+for ``SAXSProjector``, `substituted` for pipelines that name their projector themselves, `ResponseBasisSet` for data
+other than SAXS, and `LearnedRegularizer`; what they return: `reconstruction_from`. The other way, `mumott_response`
+makes a response of any of MUMOTT's basis sets.
 
 [Nielsen et al. 2025, J. Appl. Cryst. 58, 1834]
 """
@@ -17,9 +17,11 @@ from ddf_tomo.interop.mumott.geometry import MumottFaultWarning, geometry_from, 
 if TYPE_CHECKING:
     from ddf_tomo.interop.mumott.basis import MumottResponse, ResponseBasisSet, mumott_response
     from ddf_tomo.interop.mumott.containers import reconstruction_from, scan_from, to_data_container
+    from ddf_tomo.interop.mumott.learned import LearnedRegularizer
     from ddf_tomo.interop.mumott.projector import Projector, VoxelDrivenProjector, substituted
 
 __all__ = [
+    "LearnedRegularizer",
     "MumottFaultWarning",
     "MumottResponse",
     "Projector",
@@ -37,6 +39,7 @@ __all__ = [
 
 # Classes that derive from MUMOTT's are made when first asked for: importing this package does not need MUMOTT.
 _HOMES = {
+    "LearnedRegularizer": "learned",
     "MumottResponse": "basis",
     "Projector": "projector",
     "ResponseBasisSet": "basis",

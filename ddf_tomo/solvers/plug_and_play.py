@@ -1,0 +1,300 @@
+"""Plug-and-play: a denoiser in the place of a prior's proximal map, and the exact physics beside it.
+
+[Venkatakrishnan et al. 2013, GlobalSIP, 945; Chan et al. 2017, IEEE Trans. Comput. Imaging 3, 84; proximal gradients
+with gradient-step denoisers: Hurault et al. 2022, ICLR.]
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddf_tomo._checks import choice, flag, integer, message, number, real_array
+from ddf_tomo.operators.base import LinearOperator
+from ddf_tomo.operators.spherical_harmonics import order_of
+from ddf_tomo.priors.positivity import nowhere_negative
+from ddf_tomo.solvers.cgls import cgls
+from ddf_tomo.solvers.checkpoint import Checkpoint, State
+from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
+from ddf_tomo.solvers.misfit import Misfit, dot
+
+METHODS = ("admm", "proximal-gradient")
+START_ITERATIONS = 10
+WELL_SEEN = 0.03  # of the largest curvature: what data tell worse than this, the last noise level leaves to the prior
+LEAST_NOISE = 1e-4  # of the data, below which it is taken to be
+GAUSSIAN_MEDIAN = 0.6745  # of |noise|, relative to its standard deviation
+
+DenoisingMap = Callable[[torch.Tensor, float], torch.Tensor]
+"""``(volume, standard deviation of its noise)`` to the volume without it: a `ddf_tomo.priors.learned.Denoiser`."""
+
+
+@dataclass(frozen=True)
+class PlugAndPlaySolution(Solution):
+    """A `Solution` that tells how the iteration went; made by `plug_and_play`.
+
+    Attributes
+    ----------
+    sigmas
+        Noise level that the denoiser was told, in each iteration.
+    changes
+        Fixed-point residual of each: change of what the denoiser is given, relative to it.
+    """
+
+    sigmas: tuple[float, ...] = ()
+    changes: tuple[float, ...] = ()
+
+
+@torch.no_grad()
+def plug_and_play(
+    A: LinearOperator,
+    y: Any,
+    denoiser: DenoisingMap,
+    *,
+    weights: Any = None,
+    method: str = "admm",
+    sigma: Any = None,
+    ramp: int = 12,
+    variance: float | None = None,
+    strength: float = 1.0,
+    positive: bool = False,
+    inner_iterations: int = 8,
+    preconditioner: LinearOperator | None = None,
+    iterations: int = 24,
+    noise_level: float | None = None,
+    tolerance: float = 0.0,
+    x0: Any = None,
+    callback: Callback | None = None,
+    progress: bool | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+) -> PlugAndPlaySolution:
+    """Agree with the data, and with a denoiser that finds nothing left to remove.
+
+    Each iteration denoises, ``z = D(v, σ)``, and then asks the data,
+    ``x = argmin ½ |W^(1/2) (A x - y)|² + ρ/2 |x - t|²`` with ``ρ = strength · variance / σ²``, by conjugate gradients
+    on the exact operator. ``"admm"``: ``t = 2z - v``, then ``v ← v + x - z``; converges where ``D`` is firmly
+    nonexpansive. ``"proximal-gradient"``: ``t = z``, ``v ← x``; with `ddf_tomo.priors.learned.GradientStep` it
+    descends on the misfit and the denoiser's potential. ``σ`` falls geometrically over the first iterations and then
+    stays: from there on the fixed-point residual tells whether it converges.
+
+    Parameters
+    ----------
+    A, y, weights
+        As in `ddf_tomo.solvers.cgls`; in memory.
+    denoiser
+        ``denoiser(volume, sigma)`` gives a volume of the same shape.
+    method
+        ``"admm"`` or ``"proximal-gradient"``.
+    sigma
+        First and last noise level, in units of the volume. By default the first is the noise of a reconstruction
+        without prior (that of ``x0``, if it is given), and the last what the data's noise becomes in structures that
+        are seen with 3 % of the largest curvature.
+    ramp
+        Iterations in which ``σ`` falls.
+    variance
+        Of a datum of weight 1: 1 where weights are inverse variances. By default it is measured, from differences
+        between neighbouring pixels (`noise_variance`).
+    strength
+        Of the prior: 1 where the denoiser does what it was told, and the noise is what it is said to be.
+    positive
+        Whether the function on the sphere is raised to be nowhere negative after each denoising, and at the end.
+    inner_iterations
+        Of conjugate gradients, each starting where the last one ended.
+    preconditioner
+        For those; `ddf_tomo.solvers.preconditioner` with ``tikhonov`` makes one by FFT.
+    iterations, noise_level, x0, callback, progress, checkpoint
+        As in `ddf_tomo.solvers.cgls`.
+    tolerance
+        Stop when the fixed-point residual has fallen below this, after the ramp.
+
+    Returns
+    -------
+    PlugAndPlaySolution
+        With the history of noise levels and fixed-point residuals.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the denoiser gives something else than a finite volume.
+
+    Examples
+    --------
+    >>> from ddf_tomo import wrap
+    >>> part = lambda x: x[..., :3, :], lambda y: torch.nn.functional.pad(y, (0, 0, 0, 1))
+    >>> A = wrap(part, (5, 5, 4, 6), (5, 5, 3, 6))
+    >>> def towards_the_mean(x, sigma):
+    ...     return x + sigma / (1 + sigma) * (x.mean((0, 1, 2)) - x)
+    >>> solution = plug_and_play(A, torch.ones(5, 5, 3, 6), towards_the_mean, sigma=(1.0, 0.5), variance=0.01)
+    >>> bool((solution.x - 1).abs().max() < 0.05), solution.changes[-1] < solution.changes[0]
+    (True, True)
+    """
+    misfit = Misfit(A, y, weights)
+    method = choice(method, "method", METHODS)
+    strength = number(strength, "strength", low=0.0, low_open=True)
+    ramp = integer(ramp, "ramp", low=0, high=10_000)
+    inner = integer(inner_iterations, "inner_iterations", low=1, high=1000)
+    positive = flag(positive, "positive")
+    if not callable(denoiser) or isinstance(denoiser, type):
+        raise TypeError(message("denoiser", "a function of a volume and its noise level", repr(denoiser)))
+    given = None if sigma is None else _checked_levels(sigma)
+    variance = None if variance is None else number(variance, "variance", low=0.0, low_open=True)
+    x, _, residual = misfit.begin(x0)
+    order = order_of(x.shape[-1], "A (coefficients)") if positive else 0
+
+    def ask_data(target: torch.Tensor, near: torch.Tensor, rho: float) -> tuple[torch.Tensor, float]:
+        found = cgls(
+            A,
+            misfit.y - A(target),
+            weights=misfit.weights,
+            tikhonov=rho,
+            preconditioner=preconditioner,
+            iterations=inner,
+            x0=near - target,
+            progress=False,
+        )
+        return found.x + target, found.residuals[-1]
+
+    def begin(state: State) -> None:
+        state["variance"] = noise_variance(misfit.y, misfit.weights) if variance is None else variance
+        if x0 is None:
+            state["v"] = cgls(A, misfit.y, weights=misfit.weights, iterations=START_ITERATIONS, progress=False).x
+            state["x"] = state["v"].clone()
+        last = math.sqrt(state["variance"] / (WELL_SEEN * misfit.curvature()))
+        state["levels"] = list(given) if given else [max(noise_of(state["v"]), last), last]
+
+    def level(state: State, iteration: int) -> float:
+        first, last = state["levels"]
+        share = min((iteration - 1) / ramp, 1.0) if ramp else 1.0
+        return float(first * (last / first) ** share)
+
+    def step(state: State, iteration: int) -> Step:
+        if not state["levels"]:
+            begin(state)
+        v, now, following = state["v"], level(state, iteration), level(state, iteration + 1)
+        z = _denoised(denoiser, v, now)
+        z = nowhere_negative(z, order) if positive else z
+        rho = strength * state["variance"] / now**2
+        admm = method == "admm"
+        x, residual = ask_data(2 * z - v if admm else z, state["x"], rho)
+        # The multiplier ρ (v - z) is what goes on when ρ changes.
+        state["v"] = x + (following / now) ** 2 * (v - z) if admm else x
+        moved, size = (math.sqrt(dot(u, u)) for u in (state["v"] - v, state["v"]))
+        change = moved and moved / max(size, 1e-300)
+        state["x"] = x
+        if positive:
+            state["x"] = nowhere_negative(x, order)
+            residual = misfit.norm(misfit.residual(state["x"]))
+        state["sigmas"] = [*state["sigmas"], now]
+        state["changes"] = [*state["changes"], change]
+        return Step(residual, change if iteration > ramp else math.inf)
+
+    state: State = {"x": x, "v": x.clone(), "variance": 0.0, "levels": [], "sigmas": [], "changes": []}
+    settings = {"method": method, "sigma": given, "ramp": ramp, "variance": variance, "strength": strength}
+    settings |= {"positive": positive, "inner": inner}
+    problem = {}
+    if checkpoint is not None:
+        probe = misfit.backprojected()
+        probe = probe / (math.sqrt(dot(probe, probe) / max(probe.numel(), 1)) or 1.0)
+        found = _denoised(denoiser, probe, 0.5)
+        problem = identity(misfit, denoiser=[type(denoiser).__name__, math.sqrt(dot(found, found))], **settings)
+    solution = iterate(
+        "plug and play",
+        state,
+        step,
+        residual,
+        problem,
+        iterations=iterations,
+        noise_level=noise_level,
+        tolerance=tolerance,
+        callback=callback,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    told = tuple(state["sigmas"]), tuple(state["changes"])
+    return PlugAndPlaySolution(solution.x, solution.residuals, solution.stopped_by, *told)
+
+
+def noise_variance(y: torch.Tensor, weights: torch.Tensor | None = None) -> float:
+    """Variance of the noise of a datum of weight 1, from second differences along both axes of the detector.
+
+    The median of their size: what is smooth over three pixels cancels, and edges are few [Immerkær 1996, Comput. Vis.
+    Image Underst. 64, 300].
+
+    Parameters
+    ----------
+    y, weights
+        Data ``(view, j, k, channel)``, and weights of that shape or none, proportional to inverse variances.
+
+    Raises
+    ------
+    ValueError
+        If there are nowhere 3 × 3 neighbouring pixels of positive weight.
+
+    Examples
+    --------
+    >>> y = 3 * torch.randn(4, 50, 50, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(noise_variance(y), 1)
+    9.0
+    """
+    if y.ndim < 3 or min(y.shape[-3:-1]) < 3:
+        raise ValueError(message("variance", "a number, where the detector is no 3 × 3 pixels", None))
+    axes = (y.ndim - 3, y.ndim - 2)
+    differences = _mixed(y, axes, (1.0, -2.0, 1.0))
+    spread = torch.full_like(differences, 36.0)
+    if weights is not None:
+        spread = _mixed(torch.where(weights > 0, 1 / weights, torch.inf), axes, (1.0, 4.0, 1.0))
+    ratio = differences[torch.isfinite(spread)].abs() / spread[torch.isfinite(spread)].sqrt()
+    if not len(ratio):
+        raise ValueError(message("variance", "a number, where no 3 × 3 pixels have positive weights", None))
+    seen = ratio[ratio > 0]
+    found = float(seen.double().median()) / GAUSSIAN_MEDIAN if len(seen) else 0.0
+    heights = y if weights is None else weights.sqrt() * y
+    least = LEAST_NOISE * math.sqrt(dot(heights, heights) / max(y.numel(), 1))
+    return max(found, least) ** 2 or 1.0
+
+
+def noise_of(x: torch.Tensor) -> float:
+    """Standard deviation of what changes from voxel to voxel: the noise of a reconstruction, if it is white.
+
+    Parameters
+    ----------
+    x
+        Volume, shape ``(x, y, z, K)``.
+
+    Examples
+    --------
+    >>> round(noise_of(2 + 0.1 * torch.randn(16, 16, 16, 6, generator=torch.Generator().manual_seed(0))), 2)
+    0.1
+    """
+    axes = tuple(axis for axis in range(x.ndim - 4, x.ndim - 1) if x.shape[axis] >= 3)
+    differences = _mixed(x, axes, (1.0, -2.0, 1.0)) / math.sqrt(6.0) ** len(axes)
+    return math.sqrt(dot(differences, differences) / max(differences.numel(), 1))
+
+
+def _mixed(values: torch.Tensor, axes: tuple[int, ...], taps: tuple[float, float, float]) -> torch.Tensor:
+    """One filter of three taps along each of the axes, where it fits."""
+    for axis in axes:
+        n = values.shape[axis] - 2
+        values = torch.stack([tap * values.narrow(axis, i, n) for i, tap in enumerate(taps)]).sum(0)
+    return values
+
+
+def _denoised(denoiser: DenoisingMap, v: torch.Tensor, sigma: float) -> torch.Tensor:
+    z = denoiser(v, sigma)
+    if not isinstance(z, torch.Tensor) or z.shape != v.shape:
+        found = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__
+        raise ValueError(message("denoiser", f"one that gives a tensor of shape {tuple(v.shape)}", found))
+    if not torch.isfinite(z).all():
+        raise ValueError(message("denoiser", "one that gives finite numbers", "NaN or infinite ones"))
+    return z.to(v)
+
+
+def _checked_levels(sigma: Any) -> tuple[float, float]:
+    first, last = real_array(sigma, "sigma", (2,)).tolist()
+    if not first >= last > 0:
+        raise ValueError(message("sigma", "a first and a last noise level, first ≥ last > 0", sigma))
+    return first, last
