@@ -21,7 +21,7 @@ from ddf_tomo.operators.responses import RankTwoResponse, SaxsResponse, SecondMo
 from ddf_tomo.phantoms import PHANTOMS, tilt_series
 from ddf_tomo.phantoms import simulate as simulate_scan
 
-COMMANDS = ("demo", "simulate", "retrieve", "reconstruct", "report", "doctor")
+COMMANDS = ("demo", "simulate", "retrieve", "reconstruct", "report", "train", "doctor")
 
 
 @pytest.fixture

@@ -1,22 +1,27 @@
 """Training that others can repeat: samples from seeds, degradations, one loop, recipes, and learning without truth."""
 
+from ddf_tomo.training.adaptation import Adapted, adapt
 from ddf_tomo.training.denoising import Denoising, order_errors
 from ddf_tomo.training.loop import CollapseError, Task, Trained, train
 from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, reconstructed_pair, white_noise_pair
 from ddf_tomo.training.recipe import Recipe, run_recipe, shipped_recipes
 from ddf_tomo.training.samples import FAMILIES, SPLITS, random_sample
 from ddf_tomo.training.schedule import Schedule
+from ddf_tomo.training.self_supervised import equivariance_loss, split_counts, split_views, stein_risk
 
 __all__ = [
     "FAMILIES",
     "SPLITS",
+    "Adapted",
     "CollapseError",
     "Denoising",
     "Recipe",
     "Schedule",
     "Task",
     "Trained",
+    "adapt",
     "brightness",
+    "equivariance_loss",
     "order_errors",
     "random_geometry",
     "random_sample",
@@ -24,6 +29,9 @@ __all__ = [
     "reconstructed_pair",
     "run_recipe",
     "shipped_recipes",
+    "split_counts",
+    "split_views",
+    "stein_risk",
     "train",
     "white_noise_pair",
 ]
