@@ -33,7 +33,7 @@ $(BIN)/python: $(REQUIREMENTS)
 $(VENV)/.for-%: $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
-$(VENV)/.for-tests: EXTRAS := dev,mumott,astra,files,gpu,materials,viz,notebooks
+$(VENV)/.for-tests: EXTRAS := dev,mumott,astra,deepinv,files,gpu,materials,viz,notebooks
 $(VENV)/.for-notebooks: EXTRAS := notebooks,mumott,viz
 $(VENV)/.for-demo: EXTRAS := mumott,viz
 $(VENV)/.for-docs: EXTRAS := docs,mumott,viz

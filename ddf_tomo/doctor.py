@@ -252,7 +252,7 @@ def _neighbours() -> Iterator[Finding]:
         ("mumott", "mumott", "exchange and pipelines"),
         ("astra", "astra", "geometries"),
         ("tomosipo", "tomosipo", "geometries; projectors with ASTRA on a GPU"),
-        ("deepinv", "deepinv", "learned methods; the exchange with it is still to come"),
+        ("deepinv", "deepinv", "learned methods on our operators"),
         ("matplotlib", "matplotlib.pyplot", "figures"),
     ):
         yield _try_neighbour(name, probe, what)
@@ -284,7 +284,9 @@ def _try_neighbour(name: str, module: str, what: str) -> Finding:
 
 
 def _trap(name: str, said: str) -> str:
-    """What is behind the two ways in which MUMOTT 2.3 often fails to import; its errors do not say."""
+    """What is behind the ways in which MUMOTT 2.3 and deepinv often fail to import; their errors do not say."""
+    if name == "deepinv" and "torchvision::" in said:
+        return " (torchvision was built for another torch: install the two from one index)"
     if name != "mumott":
         return ""
     if "number of threads" in said:

@@ -206,3 +206,14 @@ def test_a_missing_neighbour_comes_with_the_line_that_installs_it(monkeypatch, m
     with pytest.raises(ImportError, match=f"this needs {package}, which is not usable here") as failure:
         checks.neighbour(module)
     assert f"\n  {checks.INSTALL_LINES[package]}" in str(failure.value)
+
+
+def test_a_neighbour_that_torch_refuses_comes_with_its_line_too(monkeypatch):
+    """As deepinv, where torchvision was built for another torch."""
+
+    def refused(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(checks.importlib, "import_module", refused)
+    with pytest.raises(ImportError, match="torchvision::nms does not exist\n  pip install deepinv"):
+        checks.neighbour("deepinv")

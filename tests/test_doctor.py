@@ -161,6 +161,11 @@ def test_the_trap_is_mumotts_alone(packages, versions):
     )
 
 
+def test_a_torchvision_for_another_torch_is_named(packages):
+    packages("deepinv", "raise RuntimeError('operator torchvision::nms does not exist')")
+    assert "torchvision was built for another torch" in neighbour("deepinv").detail
+
+
 def test_a_neighbour_that_kills_its_process_harms_nobody(packages):
     packages("tomosipo", "import os; os._exit(42)")
     finding = neighbour("tomosipo")

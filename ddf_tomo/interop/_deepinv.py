@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import neighbour
+from ddf_tomo._checks import check_shape, neighbour, of_kind
 from ddf_tomo.interop.deepinv import from_deepinv, to_deepinv
 from ddf_tomo.operators.base import LinearOperator, Shape
 from ddf_tomo.operators.cube_rotations import CUBE_ROTATIONS
@@ -146,9 +146,15 @@ class VolumeDenoiser(deepinv.models.base.Denoiser):
 
     def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:
         """Denoised ``(B, C, x, y, z)``."""
-        levels = self._handle_sigma(sigma, batch_size=len(x), device=x.device, dtype=x.dtype)
         volumes = from_deepinv(x)
+        levels = self._handle_sigma(sigma, batch_size=len(x), device=x.device, dtype=x.dtype)
         if self.batched:
-            return to_deepinv(self.denoiser(volumes, levels))
-        found = [self.denoiser(volume, level) for volume, level in zip(volumes, levels, strict=True)]
-        return to_deepinv(torch.stack(found))
+            return to_deepinv(self._like(volumes, self.denoiser(volumes, levels)))
+        pairs = zip(volumes, levels, strict=True)
+        return to_deepinv(torch.stack([self._like(volume, self.denoiser(volume, level)) for volume, level in pairs]))
+
+    @staticmethod
+    def _like(volume: Tensor, found: Any) -> Tensor:
+        of_kind(Tensor, found, "ours(volume, noise_level)")
+        check_shape(found.shape, "ours(volume, noise_level)", volume.shape)
+        return found

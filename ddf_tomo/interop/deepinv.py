@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import choice, flag, integer, message, number, of_kind
+from ddf_tomo._checks import choice, dense, flag, integer, message, number, of_kind
 from ddf_tomo.operators.base import LinearOperator, shape_text
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.priors.functional import Functional
@@ -72,7 +72,7 @@ def from_deepinv(array: Tensor) -> Tensor:
 
 def _moved(array: Tensor, source: int, target: int) -> Tensor:
     of_kind(Tensor, array, "array")
-    if array.ndim < 3:
+    if dense(array, "array").ndim < 3:
         raise ValueError(message("array", "a batch, channels and at least one more axis", tuple(array.shape)))
     return array.movedim(source, target)
 
@@ -268,7 +268,7 @@ class _Theirs(torch.nn.Module):
 
     def forward(self, volume: Tensor, noise_level: Any) -> Tensor:
         of_kind(Tensor, volume, "volume")
-        if volume.ndim < 4:
+        if dense(volume, "volume").ndim < 4:
             raise ValueError(message("volume", "shape (..., x, y, z, C)", tuple(volume.shape)))
         level = noise_level.reshape(-1) if isinstance(noise_level, Tensor) and noise_level.ndim else noise_level
         batch = volume.reshape(-1, *volume.shape[-4:])

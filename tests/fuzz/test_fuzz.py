@@ -25,6 +25,7 @@ FIGURES = {name for name in TABLE if name.startswith("figures")}
 SLOW = FIGURES | {"interop.mumott", "observability", "automatic_ell_max", "reconstruct", "reconstruct, damaged scans"}
 
 NEIGHBOURS = dict.fromkeys(FIGURES, "matplotlib") | {"interop.mumott": "mumott"}
+NEIGHBOURS |= {"interop.deepinv": "deepinv", "interop.deepinv.physics": "deepinv"}
 
 
 @pytest.fixture(scope="module", autouse=True)
