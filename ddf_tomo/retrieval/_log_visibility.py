@@ -9,13 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddf_tomo.retrieval._warped import frequencies
+from ddf_tomo.retrieval._warped import transfers
 
 FINEST = 0.4  # cycles a pixel, beyond which −ln V no longer rises: no mask has a pattern there
 STRONGEST, WEAKEST = 12.0, -0.5  # −ln V that a frame is blurred by
-SAMPLES = 160  # pixels that stand for all blurs of a tile
-ACCURACY = 3e-4  # of a blur, relative to the strongest of its parts
-PARTS = 40
+SAMPLES = 320  # pixels that stand for all blurs of a tile
+ACCURACY = 1e-5  # of a blur, relative to the strongest of its parts
+PARTS = 60
 CHUNK = 1 << 14  # pixels
 
 
@@ -116,14 +116,16 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor) -> Tensor:
     flat = amplitudes.flatten(1).T
     if not flat.any():
         return torch.fft.irfft2(spectra, s=(rows, columns))
-    f_j, f_k = frequencies(rows, columns, amplitudes)
-    grid = law.at(f_j, f_k)
     n_j, n_k, area = (each.to(flat) for each in law.nodes)
     inner = torch.hypot(n_j, n_k) < FINEST
     nodes, area = law.at(n_j[inner], n_k[inner]), area[inner].sqrt()
 
     def visibility(amplitude: Tensor, functions: Tensor) -> Tensor:
         return torch.exp(-(amplitude @ functions).clamp(WEAKEST, STRONGEST))
+
+    def combined(functions: Tensor) -> Tensor:
+        parts = (u.T / size[:, None]) @ visibility(sampled, functions.flatten(1))
+        return parts.reshape(len(parts), *functions.shape[1:])
 
     every = max(1, len(flat) // SAMPLES)
     while math.gcd(every, columns) > 1:  # or all samples would lie in few columns, perhaps outside the frames
@@ -134,8 +136,7 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor) -> Tensor:
     u, size, v = torch.linalg.svd((visibility(sampled, nodes) * area).double(), full_matrices=False)
     kept = min(int((size > ACCURACY * size[0]).sum()), PARTS)
     u, size, v = (each.to(flat) for each in (u[:, :kept], size[:kept], v[:kept]))
-    parts = (u.T / size[:, None]) @ visibility(sampled, grid.flatten(1))
-    parts = parts.reshape(kept, *grid.shape[1:])
+    parts = transfers(lambda f_j, f_k: combined(law.at(f_j, f_k)), rows, columns, flat)
     into = (area[:, None] * v.T).contiguous()
     weights = torch.cat([visibility(piece, nodes) @ into for piece in flat.split(CHUNK)])
     weights = weights.T.reshape(kept, rows, columns)

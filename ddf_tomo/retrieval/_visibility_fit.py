@@ -12,9 +12,9 @@ from torch.nn.functional import pad
 
 from ddf_tomo.retrieval._filters import erode, gaussian_taps, window_sum
 from ddf_tomo.retrieval._log_visibility import LogVisibility, blurred
-from ddf_tomo.retrieval._warped import fast_length, frequencies, spline_coefficients, warped
+from ddf_tomo.retrieval._warped import fast_length, frequencies, spline_coefficients, transfers, warped
 
-MARGIN = 12  # pixels that a blur reaches
+MARGIN = 24  # pixels that a blur reaches
 COARSE = (3.0, 2.0)  # smoothing of the first passes, which find the displacement alone
 WIDE = 3.0  # pixels, the least window of the displacement's start and of the noise
 OPAQUE = 1e-2  # below this transmission a frame holds no pattern to compare
@@ -113,8 +113,7 @@ class Pass:
         self.moved = warped(fit.spline, shift)
         self.prediction = blurred(torch.fft.rfft2(self.moved) * smooth, law, amplitudes)
         self.sample = torch.fft.irfft2(torch.fft.rfft2(fit.sample) * smooth, s=fit.size)
-        self.transfers = torch.cat([torch.stack(torch.broadcast_tensors(-2j * math.pi * f_j, -2j * math.pi * f_k)),
-                                    -law.at(f_j, f_k)])  # fmt: skip
+        self.transfers = transfers(self._filters, *fit.size, shift)
         self.steps = len(self.sample)
         # Where smoothing brings in what is not used (borders, gaps), T is found as well, and nothing else.
         w = fit.weights + 1e-5 * fit.used
@@ -126,6 +125,10 @@ class Pass:
         even = torch.exp(2 * amplitudes[0].clamp(0, 2))
         self.weight = torch.where(self.bright, even * self.transmission / ((1 + self.transmission) * fit.level), 0)
         self._solve(pp)
+
+    def _filters(self, f_j: Tensor, f_k: Tensor) -> Tensor:
+        slopes = torch.stack(torch.broadcast_tensors(-2j * math.pi * f_j, -2j * math.pi * f_k))
+        return torch.cat([slopes, -self.law.at(f_j, f_k)])
 
     def _derivatives(self, frame: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(frame) * self.transfers, s=self.fit.size)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+REACH = 32  # pixels to which filters made by `transfers` reach
 EDGE = 12  # pixels until the spline forgets what lies beyond the border: 0.27 a pixel
 SMOOTH_LENGTHS = sorted(2**a * 3**b * 5**c for a in range(15) for b in range(5) for c in range(4))
 
@@ -34,6 +38,34 @@ def frequencies(rows: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Frequencies in cycles a pixel of a real Fourier transform, (row, 1) and (1, column)."""
     f_j = torch.fft.fftfreq(rows, dtype=like.dtype, device=like.device)[:, None]
     return f_j, torch.fft.rfftfreq(columns, dtype=like.dtype, device=like.device)[None]
+
+
+def transfers(filters: Callable[[Tensor, Tensor], Tensor], rows: int, columns: int, like: Tensor) -> Tensor:
+    """Filters as functions of frequency, made to end `REACH` pixels away: for `torch.fft.rfft2` of (row, column).
+
+    Where a filter's function of frequency has a kink, or jumps from one end of the band to the other, its kernel falls
+    off slowly, and a result would depend on how far away the image ends. Kernels are kept to two thirds of the reach
+    and fade out in the rest; what was beyond is spread within, so that their sums remain.
+
+    Parameters
+    ----------
+    filters
+        Gives values ``(..., row, column)`` at frequencies (row, 1) and (1, column), in cycles a pixel.
+    rows, columns
+        At least twice the reach.
+    """
+    size = 2 * REACH
+    kernels = torch.fft.irfft2(filters(*frequencies(size, size, like)), s=(size, size))
+    away = (torch.arange(size, dtype=like.dtype, device=like.device) - REACH).abs() / REACH
+    fading = torch.cos(math.pi / 2 * (3 * away - 2).clamp(0, 1)).square()
+    fading = fading[:, None] * fading
+    kernels = torch.fft.fftshift(kernels, dim=(-2, -1))
+    wide = torch.exp(-4.5 * away.square())
+    wide = fading * wide[:, None] * wide
+    lost = (kernels * (1 - fading)).sum((-2, -1), keepdim=True)
+    kernels = kernels * fading + lost * (wide / wide.sum())
+    placed = pad(kernels, (0, columns - size, 0, rows - size))
+    return torch.fft.rfft2(placed.roll((-REACH, -REACH), dims=(-2, -1)))
 
 
 def _weights(offset: Tensor) -> list[Tensor]:

@@ -57,7 +57,7 @@ EXAMPLES = {
     "visibility": Example(
         {"window": 2.0},
         turned=1e-2,
-        depends_on_tiles=0.05,  # blurs come from a sample of the tile's pixels
+        depends_on_tiles=1e-3,  # blurs come from a sample of the tile's pixels
     ),
     "correlation": Example({"window": 2.0, "search": 2}),
     "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),

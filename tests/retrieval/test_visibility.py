@@ -93,7 +93,7 @@ def test_gaussian_blur_is_one_of_the_series_at_any_frequency():
 
 
 def test_frames_blurred_from_pixel_to_pixel_are_sums_over_all_frequencies():
-    size = 24
+    size = 64
     generator = torch.Generator().manual_seed(0)
     f_j, f_k = torch.meshgrid(*[torch.fft.fftfreq(size, dtype=torch.float64)] * 2, indexing="ij")
     frame = torch.randn(2, size, size, dtype=torch.float64, generator=generator)
@@ -105,7 +105,7 @@ def test_frames_blurred_from_pixel_to_pixel_are_sums_over_all_frequencies():
     found = blurred(torch.fft.rfft2(frame), law, amplitudes)
     spectrum = torch.fft.fft2(frame) / size**2
     functions = law.at(f_j, f_k)
-    for place in ((0, 0), (5, 17), (23, 11)):
+    for place in ((0, 0), (5, 47), (63, 31)):
         loss = (amplitudes[:, place[0], place[1], None, None] * functions).sum(0)
         wave = torch.exp(2j * math.pi * (f_j * place[0] + f_k * place[1]) - loss)
         expected = (spectrum * wave).sum((1, 2)).real
@@ -205,19 +205,21 @@ def test_dead_pixels_and_missing_frames_do_not_matter():
     maps = fit(broken, reference, weights=weights, exponent=1.0)
     assert np.array_equal(maps.valid, weights[0].any(0))
     assert np.abs(np.asarray(maps.visibility) - series(AZIMUTHS))[weights[0].any(0)][12 * 64 : -12 * 64].mean() < 0.01
-    above = np.asarray(maps.visibility)[12:22, 12:-12]  # out of reach of the dead pixels
-    assert np.abs(above - series(AZIMUTHS)).max() < 0.015
+    whole = fit(sample[np.arange(10) != 4], reference[np.arange(10) != 4], exponent=1.0)
+    above = (slice(12, 22), slice(12, -12))  # where what the dead pixels show of the pattern is out of reach
+    off, expected = (np.asarray(each.visibility)[above] - series(AZIMUTHS) for each in (maps, whole))
+    assert np.abs(off).mean() < 1.1 * np.abs(expected).mean()
 
 
 def test_parts_of_an_image_give_the_same():
-    sample, reference = cusp(6, 120, counts=20_000)
-    options = METHOD.check({"window": 2.0, "passes": 2}, (1, 6, 120, 120))
+    sample, reference = cusp(6, 144, counts=20_000)
+    options = METHOD.check({"window": 2.0, "passes": 2}, (1, 6, 144, 144))
     reach = METHOD.halo(options)
     whole = fit(sample.astype(np.float32), reference.astype(np.float32), window=2.0, passes=2)
-    level = reference[:, :86].mean() / reference.mean()
-    part = fit(sample[:, :86] * level, reference[:, :86], window=2.0, passes=2)
-    assert reach < 65
-    kept = slice(10, 86 - reach)
+    level = reference[:, :110].mean() / reference.mean()
+    part = fit(sample[:, :110] * level, reference[:, :110], window=2.0, passes=2)
+    assert reach < 90
+    kept = slice(10, 110 - reach)
     apart = np.asarray(part.visibility)[kept, INNER[1]] - np.asarray(whole.visibility)[kept, INNER[1]]
     apart = np.abs(apart) / np.asarray(whole.visibility_error)[kept, INNER[1]]
     # Of the accuracy to which blurs are put together, and single precision: percents of an error bar.
