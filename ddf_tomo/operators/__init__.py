@@ -21,6 +21,7 @@ from ddf_tomo.operators.responses import (
 )
 from ddf_tomo.operators.slabs import SlabwiseXRayTransform
 from ddf_tomo.operators.tensor import TensorXRayTransform
+from ddf_tomo.operators.volume_rotation import rotate_views, rotate_volume
 from ddf_tomo.operators.warping import flux_factor, warp
 from ddf_tomo.operators.wrap import wrap
 from ddf_tomo.operators.xray import XRayTransform
@@ -51,6 +52,8 @@ __all__ = [
     "check_linear",
     "flux_factor",
     "observability",
+    "rotate_views",
+    "rotate_volume",
     "stack",
     "warp",
     "wrap",

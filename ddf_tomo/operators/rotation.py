@@ -54,13 +54,7 @@ def wigner_blocks(rotation: ArrayLike | Tensor, ell_max: int) -> list[Tensor]:
     order = even_order(ell_max)
     if not isinstance(rotation, Tensor):
         rotation = torch.from_numpy(real_array(rotation, "rotation"))
-    check_shape(rotation.shape[-2:], "rotation (last two axes)", (3, 3))
-    matrix = real_tensor(rotation, "rotation").to(torch.float64)
-    gram = matrix.detach() @ matrix.detach().mT
-    defects = (gram - torch.eye(3, dtype=torch.float64, device=gram.device)).abs().nan_to_num(torch.inf)
-    defect = float(defects.max()) if defects.numel() else 0.0
-    if defect > ORTHONORMAL_TOLERANCE:
-        raise ValueError(message("rotation", "orthogonal matrices", f"a departure of {defect:.2g}"))
+    matrix = check_orthogonal(rotation)
     nodes, weighted = (tensor.to(matrix.device) for tensor in _nodes(order))
     turned = evaluate(nodes @ matrix, order)  # rows qᵀR are (Rᵀ q)ᵀ
     sizes = [2 * ell + 1 for ell in range(0, order + 1, 2)]
@@ -108,3 +102,21 @@ def rotate(coefficients: Array, rotation: ArrayLike | Tensor) -> Array:
         (block.to(part.device, part.dtype) @ part[..., None])[..., 0] for block, part in zip(blocks, parts, strict=True)
     ]
     return torch.cat(turned, dim=-1)
+
+
+def check_orthogonal(rotation: Tensor) -> Tensor:
+    """Matrices ``(..., 3, 3)`` as float64, if they are orthogonal; ``ValueError`` if not.
+
+    Examples
+    --------
+    >>> check_orthogonal(torch.eye(3)).dtype
+    torch.float64
+    """
+    check_shape(rotation.shape[-2:], "rotation (last two axes)", (3, 3))
+    matrix = real_tensor(rotation, "rotation").to(torch.float64)
+    gram = matrix.detach() @ matrix.detach().mT
+    defects = (gram - torch.eye(3, dtype=torch.float64, device=gram.device)).abs().nan_to_num(torch.inf)
+    defect = float(defects.max()) if defects.numel() else 0.0
+    if defect > ORTHONORMAL_TOLERANCE:
+        raise ValueError(message("rotation", "orthogonal matrices", f"a departure of {defect:.2g}"))
+    return matrix
