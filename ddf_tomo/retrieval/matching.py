@@ -69,7 +69,7 @@ class _Matching:
       its error, which is why the default leaves the unbiased estimate.
 
     The gain, where known, gives the level of the noise; it is taken from the misfit in the window otherwise, and
-    there is no ``chi2`` then. Computed on the CPU, whatever the device. T, u, C and background are differentiable.
+    there is no ``chi2`` then. Compiled on the CPU, torch elsewhere. T, u, C and background are differentiable.
     """
 
     options: dict[str, Any]
