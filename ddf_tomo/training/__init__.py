@@ -2,7 +2,7 @@
 
 from ddf_tomo.training.adaptation import Adapted, adapt
 from ddf_tomo.training.denoising import Denoising, order_errors
-from ddf_tomo.training.loop import CollapseError, Task, Trained, train
+from ddf_tomo.training.loop import CollapseError, Trained, train
 from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, reconstructed_pair, white_noise_pair
 from ddf_tomo.training.recipe import Recipe, run_recipe, shipped_recipes
 from ddf_tomo.training.samples import FAMILIES, SPLITS, random_sample
@@ -17,7 +17,6 @@ __all__ = [
     "Denoising",
     "Recipe",
     "Schedule",
-    "Task",
     "Trained",
     "adapt",
     "brightness",

@@ -27,6 +27,7 @@ from ddf_tomo.operators.spherical_harmonics import power
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import cgls
+from ddf_tomo.training._inputs import known_device, shown
 from ddf_tomo.training.loop import CollapseError, train
 from ddf_tomo.training.schedule import Schedule
 from ddf_tomo.training.self_supervised import split_views
@@ -150,13 +151,14 @@ def adapt(
         validate_every=max(1, steps // 10),
         seed=integer(seed, "seed", high=LARGEST_SEED),
     )
+    on = known_device(device)
     limit = number(time_limit_s, "time_limit_s", low=0.0)
-    task = Halves(scan.in_memory(), order, parts, schedule.seed, torch.device(device))
+    task = Halves(scan.in_memory(), order, parts, schedule.seed, on)
     trained = copy.deepcopy(network)
     trained.requires_grad_(True)
-    given = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    given = copy.deepcopy(network).to(on).eval().requires_grad_(False)
     try:
-        found = train(trained, task, schedule, device=device, time_limit_s=limit, progress=progress)
+        found = train(trained, task, schedule, device=on, time_limit_s=limit, progress=shown(progress))
         adapted, done, seconds = found.network, found.step, found.seconds
     except CollapseError:  # no better than no network: the given one may be
         adapted, done, seconds = trained.eval().requires_grad_(False), schedule.steps // 10, 0.0

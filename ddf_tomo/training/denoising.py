@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddf_tomo._checks import LARGEST_SEED, check_shape, choice, even_order, integer, message, number, size_tuple
 from ddf_tomo.operators.spherical_harmonics import power
+from ddf_tomo.training._inputs import known_device, real_volume
 from ddf_tomo.training.pairs import NOISE, positive_range, reconstructed_pair, white_noise_pair
 from ddf_tomo.training.samples import FAMILIES, HIGHEST, SPLITS, random_sample
 
@@ -51,7 +52,9 @@ def order_errors(found: Tensor, truth: Tensor) -> Tensor:
     >>> [round(value, 3) for value in order_errors(1.1 * truth, truth).tolist()]
     [0.1, 0.1]
     """
-    check_shape(found.shape, "found", tuple(truth.shape))
+    check_shape(real_volume(found, "found").shape, "found", tuple(real_volume(truth, "truth").shape))
+    if truth.ndim < 4:
+        raise ValueError(message("truth", "shape (..., x, y, z, K)", tuple(truth.shape)))
     axes = (-4, -3, -2)
     strength = power(truth).sum(axes)
     strength = torch.maximum(strength, FAINTEST**2 * strength[..., :1]).clamp_min(1e-12)
@@ -60,7 +63,7 @@ def order_errors(found: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
-    """Take noise and errors of reconstruction off volumes of random samples; a `Task`.
+    """Take noise and errors of reconstruction off volumes of random samples: a task for `train`.
 
     Parameters
     ----------
@@ -124,6 +127,7 @@ class Denoising:
             "projection_noise": positive_range(self.projection_noise, "projection_noise"),
             "validation_volumes": integer(self.validation_volumes, "validation_volumes", low=1, high=10_000),
             "seed": integer(self.seed, "seed", high=LARGEST_SEED),
+            "device": str(known_device(self.device)),
         }
         for name, value in cleaned.items():
             object.__setattr__(self, name, value)
@@ -195,7 +199,7 @@ def names_of_families(values: Any, argument: str) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, (list, tuple)) or not values:
         raise TypeError(message(argument, "a list of families", repr(values)))
     for name in values:
-        if name in SPLITS["test"]:
+        if isinstance(name, str) and name in SPLITS["test"]:
             raise ValueError(message(argument, "one of " + ", ".join(map(repr, known)), f"{name!r}, kept for tests"))
         choice(name, argument, known)
     return tuple(values)

@@ -25,11 +25,12 @@ from torch.nn import Module
 
 from ddf_tomo._checks import FileFormatError, file_path, message, number, of_kind
 from ddf_tomo._progress import progress_bar
+from ddf_tomo.training._inputs import known_device, shown
 from ddf_tomo.training._journal import Journal
 from ddf_tomo.training.schedule import Schedule
 from ddf_tomo.weights.network_files import read_tensors, write_tensors
 
-__all__ = ["CollapseError", "Task", "Trained", "train"]
+__all__ = ["CollapseError", "Trained", "train"]
 LAYOUT = "ddf_tomo training state 1"
 SAVED_EVERY_S = 120.0
 FEWEST_STEPS = 20  # before anybody can say that nothing is learned
@@ -96,7 +97,9 @@ def train(
     network
         With the weights to start from; they are overwritten.
     task
-        What is to be learned; it has to put batches on the device.
+        What is to be learned: an object with ``loss(network, step)``, of the batch of that step, and
+        ``validate(network)``, which gives figures by name, among them ``loss`` and ``input`` (the loss of what the
+        network was given); such as `Denoising`. It puts its batches on the device.
     schedule
         How long and how fast.
     state
@@ -140,10 +143,10 @@ def train(
     of_kind(Schedule, schedule, "schedule")
     of_kind(Module, network, "network")
     limit = time_limit_s if time_limit_s == math.inf else number(time_limit_s, "time_limit_s", low=0.0)
-    on = torch.device(device)
+    on = known_device(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
         run = _Run(network.to(on), task, schedule, json.dumps([key, asdict(schedule)]), on)
-        return run.to_the_end(state, log, limit, progress)
+        return run.to_the_end(state, log, limit, shown(progress))
 
 
 class _Run:

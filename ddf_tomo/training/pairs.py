@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import LARGEST_SEED, integer, number, of_kind, real_array, size_tuple
+from ddf_tomo._checks import LARGEST_SEED, integer, message, number, of_kind, real_array, size_tuple
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.responses import SaxsResponse, SecondMomentResponse
@@ -19,6 +19,7 @@ from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.phantoms import simulate
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import cgls
+from ddf_tomo.training._inputs import real_volume
 from ddf_tomo.training.samples import random_sample
 
 __all__ = ["brightness", "random_geometry", "random_scan", "reconstructed_pair", "white_noise_pair"]
@@ -42,8 +43,11 @@ def brightness(coefficients: Any) -> float:
     >>> brightness(volume)
     2.0
     """
-    mean = as_tensor(coefficients, "coefficients")[..., 0]
-    seen = mean[mean > 0.1 * mean.max()]
+    values = as_tensor(coefficients, "coefficients")
+    if values.ndim < 4 or 0 in values.shape:
+        raise ValueError(message("coefficients", "shape (..., x, y, z, K)", tuple(values.shape)))
+    mean = values[..., 0]
+    seen = mean[mean > 0.1 * mean.max()].double()
     return float(seen.square().mean().sqrt()) if len(seen) else 0.0
 
 
@@ -76,6 +80,7 @@ def white_noise_pair(truth: Tensor, *, level: Sequence[float] = (0.01, 0.5), see
     (0.1, torch.Size([8, 8, 8, 6]))
     """
     low, high = positive_range(level, "level")
+    real_volume(truth, "truth")
     draw = np.random.default_rng(integer(seed, "seed", high=LARGEST_SEED))
     sigma = math.exp(draw.uniform(math.log(low), math.log(high))) * (brightness(truth) or 1.0)
     generator = torch.Generator().manual_seed(int(draw.integers(2**62)))

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import FileFormatError, file_path, message, of_kind
+from ddf_tomo._checks import FileFormatError, file_path, flag, message, of_kind
 from ddf_tomo._manifest_keys import text
 from ddf_tomo._manifest_text import Keys, located, read_tables
+from ddf_tomo.training._inputs import known_device
 from ddf_tomo.training.denoising import Denoising
 from ddf_tomo.training.loop import Task, Trained, train
 from ddf_tomo.training.schedule import Schedule
@@ -233,7 +234,8 @@ def run_recipe(
     """
     of_kind(Recipe, recipe, "recipe")
     file, state = file_path(output, "output"), beside(output, ".state")
-    task = replace(recipe.task, device=known_device(device))
+    resume = flag(resume, "resume")
+    task = replace(recipe.task, device=str(known_device(device)))
     if state.is_file() and not resume:
         hint = "Resume (--resume), or remove it to begin anew"
         raise ValueError(message("output", "no state of a training that was interrupted", repr(str(state)), hint))
@@ -265,19 +267,3 @@ def beside(path: str | os.PathLike[str], suffix: str) -> Path:
     'weights.jsonl'
     """
     return file_path(path, "output").with_suffix(suffix)
-
-
-def known_device(device: Any) -> str:
-    """The device, if torch has it.
-
-    Examples
-    --------
-    >>> known_device("cpu")
-    'cpu'
-    """
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(message("device", "a device that torch can use, 'cpu' or 'cuda'", repr(device))) from error
-    return str(found)

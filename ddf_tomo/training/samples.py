@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ddf_tomo._checks import LARGEST_SEED, choice, even_order, integer, message, size_tuple
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, orders
+from ddf_tomo.training._inputs import known_device
 
 __all__ = ["FAMILIES", "SPLITS", "random_sample"]
 EDGE = 0.12  # width of soft edges, where 1 is half the edge of the volume
@@ -112,7 +113,8 @@ def random_sample(
         raise ValueError(message("ell_max", "2, 4, 6 or 8", order))
     sizes = size_tuple(shape, "shape", 3)
     seeds = [integer(seed, "seed", high=LARGEST_SEED), *name.encode()]
-    axes = [(torch.arange(n, device=device) + 0.5) * (2 / n) - 1 for n in sizes]
+    on = known_device(device)
+    axes = [(torch.arange(n, device=on) + 0.5) * (2 / n) - 1 for n in sizes]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     draw = Draw(np.random.default_rng(seeds), points)
     pose, place = draw.frame(), draw.tensor(draw.generator.uniform(-0.1, 0.1, 3))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ddf_tomo._checks import LARGEST_SEED, check_shape, integer, message, number, of_kind, real_array
 from ddf_tomo.operators.base import LinearOperator, as_tensor
 from ddf_tomo.operators.cube_rotations import CubeRotation
+from ddf_tomo.training._inputs import function, real_volume
 
 __all__ = ["equivariance_loss", "split_counts", "split_views", "stein_risk"]
 MOST_PARTS = 64
@@ -138,7 +139,8 @@ def stein_risk(
     >>> round(risk.item(), 4)
     0.01
     """
-    of_kind(Tensor, noisy, "noisy")
+    real_volume(noisy, "noisy")
+    function(denoise, "denoise")
     level = as_tensor(sigma, "sigma").to(noisy)
     try:
         level = level.expand(noisy.shape)
@@ -205,12 +207,13 @@ def equivariance_loss(
     """
     of_kind(LinearOperator, A, "A")
     of_kind(CubeRotation, rotation, "rotation")
-    of_kind(Tensor, data, "data")
+    real_volume(data, "data")
+    function(reconstruct, "reconstruct")
     turned = rotation.volume(reconstruct(data))
     check_shape(turned.shape, "rotation (of the volume)", A.domain_shape)
     measured = A(turned)
     if noise is not None:
-        check_shape(noise.shape, "noise", tuple(measured.shape))
+        check_shape(real_volume(noise, "noise").shape, "noise", tuple(measured.shape))
         measured = measured + noise
     strength = turned.detach().square().sum()
     return (reconstruct(measured) - turned).square().sum() / strength.clamp_min(torch.finfo(turned.dtype).tiny)

@@ -25,6 +25,7 @@ from tests.fuzz import (
     slabs,
     solvers,
     starts,
+    training,
     turning,
     workflow,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "slabs",
     "solvers",
     "starts",
+    "training",
     "turning",
     "workflow",
 ]
