@@ -112,8 +112,8 @@ class CubeRotation:
     def geometry(self, geometry: Geometry) -> Geometry:
         """The views turned with the sample: what they see of `volume` is what the views of ``geometry`` saw before.
 
-        To rounding, but for beams with two or three components of exactly the same size and none zero: which slices a
-        line integral samples is then a matter of the axes' order.
+        To rounding, but for beams whose two largest components are exactly the same size while the third is not zero:
+        which slices their line integrals sample is then a matter of the axes' order, here as before.
         """
         of_kind(Geometry, geometry, "geometry")
         frames = (vectors @ self.matrix.T for vectors in (geometry.p, geometry.j, geometry.k))

@@ -88,6 +88,19 @@ def test_turned_views_alone_differ(g):
         assert (turned(other) - expected).norm() > 0.05 * expected.norm()
 
 
+@pytest.mark.parametrize(("beam", "same"), [((1, 1, 0), True), ((1, 0.5, 0.5), True), ((1, 1, 0.3), False)])
+def test_beams_between_two_axes(beam, same):
+    """Slices across either axis are as good and, where the third component is not zero, not the same."""
+    p = np.array(beam) / np.linalg.norm(beam)
+    j = np.cross(p, [0.3, 0.5, -0.2]) / np.linalg.norm(np.cross(p, [0.3, 0.5, -0.2]))
+    geometry = dt.Geometry(p[None], j[None], np.cross(p, j)[None], 0.1, 0.2, SHAPE, (9, 9))
+    volume = noise(*SHAPE, 1)
+    expected = dt.XRayTransform(geometry)(volume)
+    found = [dt.XRayTransform(g.geometry(geometry))(g.volume(volume)) for g in CUBE_ROTATIONS]
+    worst = max(float((y - expected).norm() / expected.norm()) for y in found)
+    assert worst < 1e-12 if same else worst > 1e-3
+
+
 @ALL
 def test_inverse_is_the_way_back_and_the_adjoint(g):
     x = noise(2, *SHAPE, 15)
