@@ -40,14 +40,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import flag, integer, message, number
+from ddf_tomo._checks import choice, flag, integer, message, number
 from ddf_tomo.retrieval import _matching_fit
-from ddf_tomo.retrieval._matching_fit import GATHERED, LEAST_TRANSMISSION, LEAST_WINDOW, SMOOTHED, WIDER, levels
+from ddf_tomo.retrieval._matching_fit import (
+    FEWEST_FRAMES,
+    GATHERED,
+    LEAST_TRANSMISSION,
+    LEAST_WINDOW,
+    SMOOTHED,
+    WIDER,
+    levels,
+)
 from ddf_tomo.retrieval._matching_gradient import with_gradient
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method, View
 
+PRIORS = ("smoothness", "total-variation")
 WINDOW = 2.2  # pixels, with many frames
+SPREAD = 0.4  # pixels, added to a window in squares, by which u is coarser than T
 MANY_FRAMES = 10  # with fewer of them the window grows, unless it is given
 TRIANGLE = np.triu_indices(6)
 
@@ -67,6 +77,10 @@ class _Matching:
     * ``iterations``: at most; pixels that move less than a tenth of their errors rest earlier.
     * ``positive``: set negative eigenvalues of C to zero. Averages of C are then biased where it is not well above
       its error, which is why the default leaves the unbiased estimate.
+    * ``prior``: ``"smoothness"`` (curvature of C costs) or ``"total-variation"`` (C is constant but for edges), solved
+      jointly over the view from the frames of single pixels, C without negative eigenvalues if ``positive``. T and u
+      follow. Errors of C are then those of the noise that gets through; what the prior bends is not in them.
+    * ``weight``: of the prior, in units of the noise of a pixel; by default that of least estimated risk in each view.
 
     The gain, where known, gives the level of the noise; it is taken from the misfit in the window otherwise, and
     there is no ``chi2`` then. Compiled on the CPU, torch elsewhere. T, u, C and background are differentiable.
@@ -82,6 +96,8 @@ class _Matching:
             "largest_shift": 3.0,
             "iterations": 8,
             "positive": False,
+            "prior": None,
+            "weight": "auto",
         }
 
     def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -96,7 +112,16 @@ class _Matching:
             "largest_shift": number(options["largest_shift"], "largest_shift", low=0.1, high=100),
             "iterations": integer(options["iterations"], "iterations", low=1, high=100),
             "positive": flag(options["positive"], "positive"),
+            "prior": options["prior"],
+            "weight": options["weight"],
         }
+        if checked["prior"] is not None:
+            checked["prior"] = choice(checked["prior"], "prior", PRIORS)
+            if shape[0] * shape[1] < FEWEST_FRAMES:
+                expected = f"None for fewer than {FEWEST_FRAMES} frames"
+                raise ValueError(message("prior", expected, f"{checked['prior']!r} for {shape[0] * shape[1]}"))
+        if checked["weight"] != "auto":
+            checked["weight"] = number(checked["weight"], "weight", low=1e-6, high=1e12)
         least = 2 * int(np.ceil(SMOOTHED * checked["smoothing"])) + 1
         if min(rows, columns) < least:
             hint = "Smoothing reaches as far"
@@ -165,6 +190,7 @@ def _maps(fit: _matching_fit.Fit, view: View, options: dict[str, Any]) -> Maps:
         valid=torch.as_tensor(valid, device=view.sample.device),
         chi2=None if np.isnan(view.counts) else tensor(np.where(fit.freedom > 0, fit.misfit / freedom, 0)),
         error_matrix=tensor(errors[..., *TRIANGLE]),
+        windows_px=(float(np.hypot(WIDER * options["window"], SPREAD)),) * 2,
     )
 
 
