@@ -17,18 +17,6 @@ from tests.retrieval.simulation import frames as simulated
 VIEWS, STEPS, IMAGE = 6, 7, (24, 26)
 
 
-@pytest.fixture
-def run(capsys):
-    """A function that runs ``ddf-tomo`` and gives exit code, standard output and standard error."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        return end.value.code, *capsys.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two distances; a uniform slab that blurs along one direction."""
