@@ -25,6 +25,7 @@ from ddf_tomo.solvers.misfit import Misfit, dot
 
 METHODS = ("admm", "proximal-gradient")
 START_ITERATIONS = 10
+FIRST = 4.0  # times the noise of a start: errors that are smooth do not show in differences
 WELL_SEEN = 0.03  # of the largest curvature: what data tell worse than this, the last noise level leaves to the prior
 LEAST_NOISE = 1e-4  # of the data, below which it is taken to be
 GAUSSIAN_MEDIAN = 0.6745  # of |noise|, relative to its standard deviation
@@ -90,9 +91,9 @@ def plug_and_play(
     method
         ``"admm"`` or ``"proximal-gradient"``.
     sigma
-        First and last noise level, in units of the volume. By default the first is the noise of a reconstruction
-        without prior (that of ``x0``, if it is given), and the last what the data's noise becomes in structures that
-        are seen with 3 % of the largest curvature.
+        First and last noise level, in units of the volume. By default the first is four times what changes from voxel
+        to voxel in a reconstruction without prior (in ``x0``, if it is given), and the last what the data's noise
+        becomes in structures that are seen with 3 % of the largest curvature.
     ramp
         Iterations in which ``σ`` falls.
     variance
@@ -145,26 +146,15 @@ def plug_and_play(
     x, _, residual = misfit.begin(x0)
     order = order_of(x.shape[-1], "A (coefficients)") if positive else 0
 
-    def ask_data(target: torch.Tensor, near: torch.Tensor, rho: float) -> tuple[torch.Tensor, float]:
-        found = cgls(
-            A,
-            misfit.y - A(target),
-            weights=misfit.weights,
-            tikhonov=rho,
-            preconditioner=preconditioner,
-            iterations=inner,
-            x0=near - target,
-            progress=False,
-        )
-        return found.x + target, found.residuals[-1]
-
     def begin(state: State) -> None:
         state["variance"] = noise_variance(misfit.y, misfit.weights) if variance is None else variance
         if x0 is None:
             state["v"] = cgls(A, misfit.y, weights=misfit.weights, iterations=START_ITERATIONS, progress=False).x
             state["x"] = state["v"].clone()
         last = math.sqrt(state["variance"] / (WELL_SEEN * misfit.curvature()))
-        state["levels"] = list(given) if given else [max(noise_of(state["v"]), last), last]
+        back = misfit.backprojected()
+        state["finest"] = (10 * torch.finfo(back.dtype).eps) ** 2 * dot(back, back)
+        state["levels"] = list(given) if given else [FIRST * max(noise_of(state["v"]), last), last]
 
     def level(state: State, iteration: int) -> float:
         first, last = state["levels"]
@@ -179,20 +169,17 @@ def plug_and_play(
         z = nowhere_negative(z, order) if positive else z
         rho = strength * state["variance"] / now**2
         admm = method == "admm"
-        x, residual = ask_data(2 * z - v if admm else z, state["x"], rho)
+        x = near_data(misfit, 2 * z - v if admm else z, rho, inner, state["x"], preconditioner, state["finest"])
         # The multiplier ρ (v - z) is what goes on when ρ changes.
         state["v"] = x + (following / now) ** 2 * (v - z) if admm else x
         moved, size = (math.sqrt(dot(u, u)) for u in (state["v"] - v, state["v"]))
         change = moved and moved / max(size, 1e-300)
-        state["x"] = x
-        if positive:
-            state["x"] = nowhere_negative(x, order)
-            residual = misfit.norm(misfit.residual(state["x"]))
+        state["x"] = nowhere_negative(x, order) if positive else x
         state["sigmas"] = [*state["sigmas"], now]
         state["changes"] = [*state["changes"], change]
-        return Step(residual, change if iteration > ramp else math.inf)
+        return Step(misfit.norm(misfit.residual(state["x"])), change if iteration > ramp else math.inf)
 
-    state: State = {"x": x, "v": x.clone(), "variance": 0.0, "levels": [], "sigmas": [], "changes": []}
+    state: State = {"x": x, "v": x.clone(), "variance": 0.0, "finest": 0.0, "levels": [], "sigmas": [], "changes": []}
     settings = {"method": method, "sigma": given, "ramp": ramp, "variance": variance, "strength": strength}
     settings |= {"positive": positive, "inner": inner}
     problem = {}
@@ -216,6 +203,58 @@ def plug_and_play(
     )
     told = tuple(state["sigmas"]), tuple(state["changes"])
     return PlugAndPlaySolution(solution.x, solution.residuals, solution.stopped_by, *told)
+
+
+def near_data(
+    misfit: Misfit,
+    target: torch.Tensor,
+    rho: torch.Tensor | float,
+    iterations: int,
+    start: torch.Tensor | None = None,
+    preconditioner: LinearOperator | None = None,
+    finest: float = 0.0,
+) -> torch.Tensor:
+    """``argmin ½ |W^(1/2) (A x - y)|² + ρ/2 |x - target|²`` by conjugate gradients; gradients pass through all of it.
+
+    Parameters
+    ----------
+    misfit
+        Operator, data and weights.
+    target
+        Volume, of the operator's domain shape.
+    rho
+        ``ρ``.
+    iterations
+        At most.
+    start
+        Where to start; of the shape of the target, which it is by default.
+    preconditioner
+        As in `ddf_tomo.solvers.cgls`.
+    finest
+        Square of the gradient below which rounding is all that is left.
+
+    Examples
+    --------
+    >>> from ddf_tomo import wrap
+    >>> same = wrap((lambda x: x, lambda y: y), (3,), (3,))
+    >>> near_data(Misfit(same, torch.ones(3)), torch.zeros(3), 1.0, 2)
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+    x = target if start is None else start
+    s = rho * (target - x) - misfit.gradient(misfit.residual(x))
+    p = s if preconditioner is None else preconditioner(s)
+    gamma = (s * p).sum()
+    tiny = torch.finfo(s.dtype).tiny
+    for _ in range(iterations):
+        if finest and float(s.square().sum()) <= finest:
+            break
+        q = misfit.normal(p) + rho * p
+        alpha = gamma / ((p * q).sum() + tiny)
+        x, s = x + alpha * p, s - alpha * q
+        z = s if preconditioner is None else preconditioner(s)
+        before, gamma = gamma, (s * z).sum()
+        p = z + gamma / (before + tiny) * p
+    return x
 
 
 def noise_variance(y: torch.Tensor, weights: torch.Tensor | None = None) -> float:

@@ -18,7 +18,7 @@ from ddf_tomo.operators.base import LinearOperator, as_tensor, shape_text
 from ddf_tomo.priors.learned import Denoiser
 from ddf_tomo.priors.learned.denoiser import heights
 from ddf_tomo.solvers.misfit import Misfit, checked_operator
-from ddf_tomo.solvers.plug_and_play import noise_variance
+from ddf_tomo.solvers.plug_and_play import near_data, noise_variance
 from ddf_tomo.weights import architecture, make_network
 
 FIRST_LEVEL, LAST_LEVEL = 0.3, 0.03  # of the noise, relative to the height of the volume, before training
@@ -121,36 +121,3 @@ class Unrolled(nn.Module):
         sigma = log_level.exp() * heights(x[None])[0]
         z = self.denoiser(x, sigma)
         return near_data(misfit, z, log_strength.exp() * variance / sigma**2, self.inner)
-
-
-def near_data(misfit: Misfit, target: Tensor, rho: Tensor, iterations: int) -> Tensor:
-    """``argmin ½ |W^(1/2) (A x - y)|² + ρ/2 |x - target|²`` by conjugate gradients from ``target``, differentiable.
-
-    Parameters
-    ----------
-    misfit
-        Operator, data and weights.
-    target
-        Volume, of the operator's domain shape.
-    rho
-        ``ρ``, a scalar tensor.
-    iterations
-        How many.
-
-    Examples
-    --------
-    >>> from ddf_tomo import wrap
-    >>> same = wrap((lambda x: x, lambda y: y), (3,), (3,))
-    >>> near_data(Misfit(same, torch.ones(3)), torch.zeros(3), torch.tensor(1.0), 2)
-    tensor([0.5000, 0.5000, 0.5000])
-    """
-    x, s = target, -misfit.gradient(misfit.residual(target))
-    p, gamma = s, s.square().sum()
-    tiny = torch.finfo(s.dtype).tiny
-    for _ in range(iterations):
-        q = misfit.normal(p) + rho * p
-        alpha = gamma / ((p * q).sum() + tiny)
-        x, s = x + alpha * p, s - alpha * q
-        before, gamma = gamma, s.square().sum()
-        p = s + gamma / (before + tiny) * p
-    return x

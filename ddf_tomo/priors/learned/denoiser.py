@@ -18,16 +18,18 @@ HIGHEST_ORDER = 8
 ORDERS = tuple(range(0, HIGHEST_ORDER + 1, 2))
 NOISE_NUMBERS = 2 * len(ORDERS)  # level of each order, and whether the volume has it
 CONDITION = 32
+LITTLE_NOISE = 0.02  # relative to the volume; in front of less, corrections shrink with it
 FAINTEST = 1e-3  # noise, relative to the volume; below, the network is told no less
 
 
 class Denoiser(nn.Module, ABC):
-    """A network ``D(x, σ) = x + σ · F(x / r, σ / r)`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
+    """A network ``D(x, σ) = x + r s · F(x / r, σ / r)`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
 
     ``r`` is the height of the volume, ``(Σ p² / Σ p)^½`` with the power ``p = Σ c²`` of each voxel: it does not depend
     on how much of the volume is empty, and it makes the denoiser exactly equivariant in amplitude,
-    ``D(a x, a σ) = a D(x, σ)``. Without noise, ``D(x, 0) = x``. One set of weights serves all orders: ``F`` is told
-    which there are. A subclass gives ``F`` by `correction`.
+    ``D(a x, a σ) = a D(x, σ)``. With ``s = σ / (σ + r/50)`` nothing happens without noise, ``D(x, 0) = x``, and ``F``
+    takes noise away at the amplitude that it sees. One set of weights serves all orders: ``F`` is told which there are.
+    A subclass gives ``F`` by `correction`.
 
     Examples
     --------
@@ -77,7 +79,8 @@ class Denoiser(nn.Module, ABC):
         condition[:, len(ORDERS) : len(ORDERS) + count] = 1.0
         found = self.correction((volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order)
         sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
-        steps = levels.repeat_interleave(sizes, dim=1)[:, :, None, None, None] * found
+        amplitudes = height[:, None] * levels / (levels + LITTLE_NOISE * height[:, None])
+        steps = amplitudes.repeat_interleave(sizes, dim=1)[:, :, None, None, None] * found
         return x + steps.movedim(1, -1).reshape(x.shape).to(x)
 
 
