@@ -136,22 +136,28 @@ class Denoising:
             raise ValueError(message("validation", "families that do not train", ", ".join(map(repr, shared))))
 
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
-        """Mean of `order_errors` over orders and volumes of the batch of this ``step``, as ``network`` leaves them."""
+        """Mean logarithm of the `order_errors` that ``network`` leaves in the batch of this ``step``.
+
+        A tenth less error of an order counts the same, whether it is strong or faint and in much or little noise.
+        """
         noisy, truth, level = self.batch_of(step)
-        return order_errors(network(noisy, level), truth).mean()
+        return order_errors(network(noisy, level), truth).log().mean()
 
     def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
-        """The same on the validation families, for what ``network`` gives and what it is given, and for each order."""
+        """Geometric means of `order_errors` on the validation families, of all orders (``loss``) and of each.
+
+        For what ``network`` gives, and (``input``) for what it is given.
+        """
         errors: dict[str, list[Tensor]] = {"": [], "input": []}
         for noisy, truth, level in self._validation:
             errors[""].append(order_errors(network(noisy, level), truth)[0].cpu())
             errors["input"].append(order_errors(noisy, truth)[0].cpu())
         figures: dict[str, float] = {}
         for name, found in errors.items():
-            figures[name or "loss"] = float(torch.stack([each.mean() for each in found]).mean())
+            figures[name or "loss"] = float(torch.stack([each.log().mean() for each in found]).mean().exp())
             for ell in range(0, max(self.orders) + 1, 2):
                 of_order = [each[ell // 2] for each in found if len(each) > ell // 2]
-                figures[f"{name} l{ell}".strip()] = float(torch.stack(of_order).mean())
+                figures[f"{name} l{ell}".strip()] = float(torch.stack(of_order).log().mean().exp())
         return figures
 
     def batch_of(self, step: int) -> Batch:

@@ -220,7 +220,7 @@ def reconstructed_pair(
     """
     scan, truth = random_scan(family, shape, ell_max, seed=seed, **options)
     few, many = size_tuple(iterations, "iterations", 2)
-    count = int(np.random.default_rng([seed, 2]).integers(few, max(few, many) + 1))
+    count = int(np.random.default_rng([integer(seed, "seed", high=LARGEST_SEED), 2]).integers(few, max(few, many) + 1))
     A = TensorXRayTransform(scan.geometry, scan.response, order_of(truth.shape[-1]))
     found = cgls(A, scan.data, iterations=count, progress=False).x
     return found, truth, float((found - truth).square().mean().sqrt())
