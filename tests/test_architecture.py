@@ -20,7 +20,7 @@ LATE = {"operators.backends._numba_kernel": {"numba", "llvmlite"}, "interop.mumo
 LATE["operators.backends._triton_kernel"] = {"triton"}
 LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["operators._slope_kernel"] = {"numba"}
-LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
+LATE["operators._filter_kernel"] = LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
 LATE["retrieval._differential_frames"] = {"numba"}
 for part in ("errors", "kernel", "windows"):
     LATE[f"retrieval._matching_{part}"] = {"numba"}

@@ -69,16 +69,13 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
     views, _, coefficients = R.shape
     p, grid = _unit(beams, "beams", views).to(R), _unit(directions, "directions").to(R)
     w = number(width_rad, "width_rad", low=NARROWEST, high=math.pi)
-    rows, columns = torch.triu_indices(coefficients, coefficients)
-    squares = (R.mT @ R)[:, rows, columns]
-    G = R.new_empty(len(grid), coefficients, coefficients)
+    squares = (R.mT @ R).flatten(1)
+    G = R.new_empty(len(grid), coefficients * coefficients)
     for chunk in torch.arange(len(grid)).split(max(1, PAIRS_AT_ONCE // max(views, 1))):
         s = (grid[chunk] @ p.T).square_().div_(2 * w * w)
         delta = torch.exp(-s).mul_((1.5 - s).div_(w * math.sqrt(2 * math.pi)))
-        upper = delta @ squares
-        G[chunk[:, None], rows, columns] = upper
-        G[chunk[:, None], columns, rows] = upper
-    return G
+        torch.mm(delta, squares, out=G[chunk[0] : chunk[-1] + 1])
+    return G.unflatten(1, (coefficients, coefficients))
 
 
 def _unit(vectors: ArrayLike, argument: str, count: int | None = None) -> torch.Tensor:

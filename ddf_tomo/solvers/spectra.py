@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -55,8 +56,8 @@ def estimate_spectra(
     Parameters
     ----------
     transforms
-        Of a few dozen views or more, shape ``(views, channels, frequencies)``, complex; divided by the noise's standard
-        deviation where that differs.
+        Of a few dozen views or more, shape ``(views, 2, frequencies, channels)``, real and imaginary parts; divided by
+        the noise's standard deviation where that differs.
     frequency
         ``|ξ|`` in cycles per voxel, shape ``(frequencies,)``.
     matrix
@@ -68,11 +69,9 @@ def estimate_spectra(
     --------
     >>> generator = torch.Generator().manual_seed(0)
     >>> frequency = torch.linspace(0, 0.7, 2000)
-    >>> signal = torch.randn(20, 1, 2000, 2, generator=generator) * torch.exp(-15 * frequency)[:, None]
-    >>> noise = 0.01 * torch.randn(20, 1, 2000, 2, generator=generator)
-    >>> found = estimate_spectra(
-    ...     torch.view_as_complex(signal + noise), frequency, torch.ones(20, 1, 1), torch.zeros(1, dtype=torch.int64)
-    ... )
+    >>> signal = torch.randn(20, 2, 2000, 1, generator=generator) * torch.exp(-15 * frequency)[:, None]
+    >>> noise = 0.01 * torch.randn(20, 2, 2000, 1, generator=generator)
+    >>> found = estimate_spectra(signal + noise, frequency, torch.ones(20, 1, 1), torch.zeros(1, dtype=torch.int64))
     >>> round(found.noise / 2e-4, 1)
     1.0
     """
@@ -83,11 +82,13 @@ def estimate_spectra(
     highest = float(frequency.max())
     shell = (frequency * (SHELLS / highest)).long().clamp_max(SHELLS - 1)
     covariance, counts = torch.zeros(SHELLS, channels, channels, dtype=torch.float64), torch.zeros(SHELLS)
-    for index in range(SHELLS):
-        inside = torch.view_as_real(transforms[:, :, shell == index]).flatten(2)
-        counts[index] = inside.shape[2] / 2
-        if counts[index]:
-            covariance[index] = (inside @ inside.mT).double().mean(0) / counts[index]
+    sorted_ = transforms.flatten(0, 1)[:, shell.argsort()]
+    ends = shell.bincount(minlength=SHELLS).cumsum(0).tolist()
+    for index, (start, end) in enumerate(pairwise([0, *ends])):
+        inside = sorted_[:, start:end].flatten(0, 1)
+        counts[index] = end - start
+        if end > start:
+            covariance[index] = (inside.mT @ inside).double() / ((end - start) * len(transforms))
     power = covariance.diagonal(dim1=1, dim2=2).mean(1)
     noise = float(power[int(NOISE_FROM * SHELLS) :].median())
     excess = covariance - noise * torch.eye(channels, dtype=torch.float64)

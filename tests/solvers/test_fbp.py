@@ -21,7 +21,7 @@ from ddf_tomo import (
 from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import PHANTOMS, simulate, tilt_series
 from ddf_tomo.solvers import cgls, fbp
-from ddf_tomo.solvers.fbp import DetectorFrequencies, filled_in
+from ddf_tomo.solvers.evened import filled_in
 
 N = 24
 SHAPE = (N, N, N)
@@ -185,21 +185,6 @@ def test_gaps_are_filled_from_the_nearest():
     known[0, 0, 0, 0] = True
     assert filled_in(3.0 * known, known).eq(3).all()
     assert not filled_in(torch.zeros(1, 4, 4, 1), torch.zeros(1, 4, 4, 1, dtype=torch.bool)).any()
-
-
-def test_each_frequency_is_in_one_sector():
-    grid = DetectorFrequencies((6, 9), 0.3, torch.zeros(()))
-    order, ramp, sectors = grid.sorted(torch.ones(len(grid.radius), dtype=torch.bool))
-    assert sorted(order[order > 0].tolist()) == list(range(1, len(grid.radius)))
-    assert [within.stop - within.start for _, within in sectors] == np.diff(
-        [w.start for _, w in sectors] + [len(order)]
-    ).tolist()
-    # The mean of |ξ| over a rectangle about 0, by quadrature of SciPy.
-    from scipy.integrate import dblquad
-
-    a, b = (0.5 / n for n in grid.padded)
-    mean = 4 * dblquad(lambda s, t: math.hypot(s, t), 0, a, 0, b)[0] / (4 * a * b)
-    assert float(ramp[order == 0].mean()) == pytest.approx(mean, rel=1e-3)
 
 
 BAD = [

@@ -1,0 +1,387 @@
+"""The compiled loops of the filter on the detector (numba, CPU); the obvious form stands in ``detector_filter``.
+
+A Fourier transform is a product of sparse matrices, the stages of `transform_stages`: each number of a stage is the sum
+of at most `TERMS` of the stage before. Along one axis all channels of all places along the other are transformed at
+once: contiguous numbers, in blocks that remain in the cache of a core from the first stage to the last.
+
+Between the transforms the channels of a frequency are taken to eigenvectors of its direction, damped, and taken to
+coefficients, in vector registers, `TOGETHER` frequencies of a sector at a time. Lengths, channels and filters are data:
+nothing is compiled for new ones. All arrays are flat; rows of a stage begin at multiples of `ROW_LANES`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ddf_tomo.operators.detector_filter import LANES, ROW_LANES, TERMS, TOGETHER
+
+_INT = ir.IntType(32)
+_CONTRACT = {"flags": ("contract",)}
+
+
+class _Build:
+    """What the intrinsics below share: addresses in arrays, and vectors."""
+
+    def __init__(self, context: Any, builder: Any, dtype: Any, lanes: int) -> None:
+        self.context, self.builder = context, builder
+        self.vector = ir.VectorType(context.get_value_type(dtype), lanes)
+        self.size = context.get_abi_sizeof(self.vector.element)
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+
+    def data(self, kind: Any, array: Any) -> Any:
+        return self.context.make_array(kind)(self.context, self.builder, array).data
+
+    def splat(self, scalar: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT, 0))
+        same = ir.Constant(ir.VectorType(_INT, self.vector.count), [0] * self.vector.count)
+        return self.builder.shuffle_vector(first, undefined, same)
+
+    def number(self, data: Any, index: Any) -> Any:
+        return self.builder.load(self.builder.gep(data, [index]))
+
+    def place(self, data: Any, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(data, [index]), self.vector.as_pointer())
+
+    def load(self, data: Any, index: Any) -> Any:
+        return self.builder.load(self.place(data, index), align=self.size)
+
+    def store(self, value: Any, data: Any, index: Any) -> None:
+        self.builder.store(value, self.place(data, index), align=self.size)
+
+    def multiply_add(self, total: Any, a: Any, b: Any) -> Any:
+        return self.builder.fadd(total, self.builder.fmul(a, b, **_CONTRACT), **_CONTRACT)
+
+    def multiply_subtract(self, total: Any, a: Any, b: Any) -> Any:
+        return self.builder.fsub(total, self.builder.fmul(a, b, **_CONTRACT), **_CONTRACT)
+
+
+@intrinsic
+def _copy(typing_context: Any, source: Any, at: Any, target: Any, to: Any, count: Any) -> Any:
+    """``target[to : to + count] = source[at : at + count]``, without questions."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_value, at_value, target_value, to_value, count_value = arguments
+        build = _Build(context, builder, source.dtype, 1)
+        here = builder.gep(build.data(source, source_value), [at_value])
+        there = builder.gep(build.data(target, target_value), [to_value])
+        cgutils.raw_memcpy(builder, there, here, count_value, build.size)
+        return context.get_dummy_value()
+
+    return types.void(source, at, target, to, count), generate
+
+
+@intrinsic(prefer_literal=True)
+def _row(
+    typing_context: Any,
+    kind: Any,
+    x: Any,
+    u: Any,
+    y: Any,
+    v: Any,
+    sources: Any,
+    targets: Any,
+    cosines: Any,
+    sines: Any,
+    row: Any,
+    stride: Any,
+) -> Any:
+    """Rows of a stage: ``(y + i v)[target · stride …] = Σ_t (cosine + i sine)[t] (x + i u)[source[t] · stride …]``.
+
+    ``kind``: number of terms. With 0, four terms with a factor each are transformed to four rows; a negative one makes
+    the inverse, without scale.
+    """
+    terms, is_sum = (abs(kind.literal_value) if kind.literal_value > 0 else TERMS), kind.literal_value > 0
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, *arrays, row_value, stride_value = arguments
+        build = _Build(context, builder, x.dtype, ROW_LANES)
+        kinds = (x, u, y, v, sources, targets, cosines, sines)
+        data = [build.data(kind, array) for kind, array in zip(kinds, arrays, strict=True)]
+        first = builder.mul(row_value, ir.Constant(row_value.type, TERMS))
+        places = [builder.add(first, ir.Constant(first.type, term)) for term in range(TERMS)]
+        starts = [builder.mul(build.number(data[4], place), stride_value) for place in places[:terms]]
+        ends = [builder.mul(build.number(data[5], place), stride_value) for place in places[: 1 if is_sum else TERMS]]
+        factors = [[build.splat(build.number(data[n], place)) for n in (6, 7)] for place in places[:terms]]
+        steps = builder.sdiv(stride_value, ir.Constant(stride_value.type, ROW_LANES))
+        with cgutils.for_range(builder, steps) as loop:
+            index = builder.mul(loop.index, ir.Constant(loop.index.type, ROW_LANES))
+            real, imaginary = [], []
+            for start, (cosine, sine) in zip(starts, factors, strict=True):
+                at = builder.add(start, index)
+                a, b = build.load(data[0], at), build.load(data[1], at)
+                if is_sum and real:
+                    real[0] = build.multiply_subtract(build.multiply_add(real[0], cosine, a), sine, b)
+                    imaginary[0] = build.multiply_add(build.multiply_add(imaginary[0], cosine, b), sine, a)
+                elif real or is_sum:  # the first of four has no factor but 1
+                    real.append(build.multiply_subtract(builder.fmul(cosine, a, **_CONTRACT), sine, b))
+                    imaginary.append(build.multiply_add(builder.fmul(cosine, b, **_CONTRACT), sine, a))
+                else:
+                    real.append(a)
+                    imaginary.append(b)
+            if not is_sum:
+                real, imaginary = _four_point(builder, real, imaginary, kind.literal_value < 0)
+            for end, a, b in zip(ends, real, imaginary, strict=True):
+                to = builder.add(end, index)
+                build.store(a, data[2], to)
+                build.store(b, data[3], to)
+        return context.get_dummy_value()
+
+    return types.void(kind, x, u, y, v, sources, targets, cosines, sines, row, stride), generate
+
+
+def _four_point(builder: Any, a: list[Any], b: list[Any], inverse: bool) -> tuple[list[Any], list[Any]]:
+    """The transform of four complex numbers ``a + i b``."""
+    (even, odd), (even_i, odd_i) = (
+        [(builder.fadd(p[n], p[n + 2]), builder.fsub(p[n], p[n + 2])) for n in (0, 1)] for p in (a, b)
+    )
+    turned = [odd_i[1], odd[1]]  # times -i: (b, -a)
+    plus, minus = (builder.fsub, builder.fadd) if inverse else (builder.fadd, builder.fsub)
+    real = [
+        builder.fadd(even[0], odd[0]),
+        plus(even[1], turned[0]),
+        builder.fsub(even[0], odd[0]),
+        minus(even[1], turned[0]),
+    ]
+    imaginary = [
+        builder.fadd(even_i[0], odd_i[0]),
+        minus(even_i[1], turned[1]),
+        builder.fsub(even_i[0], odd_i[0]),
+        plus(even_i[1], turned[1]),
+    ]
+    return real, imaginary
+
+
+@intrinsic(prefer_literal=True)
+def _combine(
+    typing_context: Any,
+    damped: Any,
+    matrix: Any,
+    at: Any,
+    stride: Any,
+    count: Any,
+    source: Any,
+    starts: Any,
+    target: Any,
+    ends: Any,
+    block: Any,
+    valid: Any,
+    eigenvalues: Any,
+    eigen: Any,
+    ramps: Any,
+    dampings: Any,
+    places: Any,
+) -> Any:
+    """``target[end + block …] = Σ_i matrix[at + i · stride …] source[start + i]``, `LANES` numbers.
+
+    The same for real and imaginary parts of `TOGETHER` frequencies, whose ``starts`` and ``ends`` are pairs one after
+    the other. Only ``valid`` numbers are written. If ``damped`` they are multiplied with the ramp of each ``place``
+    over ``eigenvalues[eigen …] +`` damping.
+    """
+    with_damping = damped.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, matrix_value, at_value, stride_value, count_value, source_value, starts_value, *others = arguments
+        target_value, ends_value, block_value, valid_value, *others = others
+        eigenvalues_value, eigen_value, ramps_value, dampings_value, places_value = others
+        build = _Build(context, builder, matrix.dtype, LANES)
+        wide = at_value.type
+        columns, numbers = build.data(matrix, matrix_value), build.data(source, source_value)
+        found, pairs = build.data(target, target_value), range(2 * TOGETHER)
+        first = [build.number(build.data(starts, starts_value), ir.Constant(wide, pair)) for pair in pairs]
+        totals = [cgutils.alloca_once_value(builder, build.zero) for _ in pairs]
+        with cgutils.for_range(builder, count_value) as loop:
+            column = build.load(columns, builder.add(at_value, builder.mul(loop.index, stride_value)))
+            for total, start in zip(totals, first, strict=True):
+                factor = build.splat(build.number(numbers, builder.add(start, loop.index)))
+                builder.store(build.multiply_add(builder.load(total), column, factor), total)
+        results = [builder.load(total) for total in totals]
+        if with_damping:
+            eigen_here = build.load(build.data(eigenvalues, eigenvalues_value), eigen_value)
+            for one in range(TOGETHER):
+                place = build.number(build.data(places, places_value), ir.Constant(wide, one))
+                ramp = build.splat(build.number(build.data(ramps, ramps_value), place))
+                damping = build.splat(build.number(build.data(dampings, dampings_value), place))
+                weight = builder.fdiv(ramp, builder.fadd(eigen_here, damping))
+                for pair in (2 * one, 2 * one + 1):
+                    results[pair] = builder.fmul(results[pair], weight)
+        lanes = ir.VectorType(valid_value.type, LANES)
+        last = ir.Constant(lanes, ir.Undefined)
+        last = builder.insert_element(last, valid_value, ir.Constant(_INT, 0))
+        same = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+        last = builder.shuffle_vector(last, last, same)
+        is_valid = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), last)
+        for pair, result in enumerate(results):
+            to = builder.add(build.number(build.data(ends, ends_value), ir.Constant(wide, pair)), block_value)
+            if not with_damping:
+                result = builder.select(is_valid, result, build.load(found, to))
+            build.store(result, found, to)
+        return context.get_dummy_value()
+
+    # fmt: off
+    return types.void(
+        damped, matrix, at, stride, count, source, starts, target, ends, block, valid,
+        eigenvalues, eigen, ramps, dampings, places,
+    ), generate
+    # fmt: on
+
+
+@njit(inline="always")
+def _stages(stages, x, u, y, v, width):
+    """Run all stages on ``width`` columns of ``x + i u``; the result is the first pair of what is returned."""
+    starts, kinds, sources, targets, cosines, sines = stages
+    for stage in range(len(kinds)):
+        for row in range(starts[stage], starts[stage + 1]):
+            if kinds[stage] == 0:
+                _row(0, x, u, y, v, sources, targets, cosines, sines, row, width)
+            elif kinds[stage] < 0:
+                _row(-1, x, u, y, v, sources, targets, cosines, sines, row, width)
+            elif kinds[stage] <= 2:
+                _row(2, x, u, y, v, sources, targets, cosines, sines, row, width)
+            else:
+                _row(4, x, u, y, v, sources, targets, cosines, sines, row, width)
+        x, u, y, v = y, v, x, u
+    return x, u, y, v
+
+
+@njit(inline="always")
+def _stride(width):
+    return -(-width // ROW_LANES) * ROW_LANES
+
+
+@njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def transform(data, spectra, shapes, stages_j, stages_k, start, stop):
+    """Of projections ``(views, J, K, channels)``, views ``start … stop``.
+
+    ``spectra`` has the shape (views, 2, frequencies along k, along j ≥ 0, channels): real and imaginary parts.
+    ``shapes`` end with how many places along the other axis are transformed together, and rows in a stage.
+    """
+    rows, columns, along_k, along_j, channels, many, places = shapes
+    x, u, y, v = np.zeros((4, places * _stride(many * channels)), data.dtype)
+    size = columns * along_j * channels
+    middle = np.empty(2 * size, data.dtype)
+    for view in range(start, stop):
+        for first in range(0, columns, many):
+            here = min(many, columns - first)
+            stride = _stride(here * channels)
+            for j in range(rows):
+                _copy(data, ((view * rows + j) * columns + first) * channels, x, j * stride, here * channels)
+            u[: rows * stride] = 0
+            x, u, y, v = _stages(stages_j, x, u, y, v, stride)
+            for k in range(here):
+                for f in range(along_j):
+                    to, at = ((first + k) * along_j + f) * channels, f * stride + k * channels
+                    _copy(x, at, middle, to, channels)
+                    _copy(u, at, middle, size + to, channels)
+        for first in range(0, along_j, many):
+            width = min(many, along_j - first) * channels
+            stride = _stride(width)
+            for k in range(columns):
+                at = (k * along_j + first) * channels
+                _copy(middle, at, x, k * stride, width)
+                _copy(middle, size + at, u, k * stride, width)
+            x, u, y, v = _stages(stages_k, x, u, y, v, stride)
+            for f in range(along_k):
+                real = ((2 * view * along_k + f) * along_j + first) * channels
+                _copy(x, f * stride, spectra, real, width)
+                _copy(u, f * stride, spectra, real + along_k * along_j * channels, width)
+
+
+@njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def filter_and_return(
+    spectra, filtered, shapes, response, systems, nearest, groups, ramps, dampings, stages_k, stages_j, start, stop
+):
+    """The filter, and the way back to pixels: ``filtered`` of shape (views, J, K, coefficients).
+
+    ``systems``: eigenvalues (directions, padded), vectors (directions, coefficients, padded), and the way from them to
+    coefficients (directions, eigenvectors, padded); numbers padded to `LANES`.
+
+    ``groups``: first group of each block of frequencies along j, sector of each group, its frequencies (groups,
+    `TOGETHER`). ``ramps``, ``dampings``: of each frequency, and then of frequency 0 in each sector.
+    """
+    rows, columns, along_k, along_j, channels, coefficients, padded, sectors, many, places = shapes
+    values, into, out = systems
+    group_starts, group_sectors, members, member_ends, skipped = groups
+    dtype, frequencies = spectra.dtype, along_k * along_j
+    plane, size = places * _stride(many * coefficients), columns * along_j * coefficients
+    memory = np.zeros((2, 2 * plane + 2 * padded), dtype)
+    block, other = memory
+    x, u, y, v = block[:plane], block[plane:], other[:plane], other[plane:]  # what is left is for frequency 0
+    middle, ways = np.empty(2 * size, dtype), np.empty(sectors * channels * padded, dtype)
+    parts, where = np.empty(2 * TOGETHER * padded, dtype), np.zeros(TOGETHER, np.int64)
+    starts, ends = np.zeros(2 * TOGETHER, np.int64), np.zeros(2 * TOGETHER, np.int64)
+    within = np.arange(2 * TOGETHER) * padded
+    for view in range(start, stop):
+        for place in range(sectors):
+            at = nearest[view * sectors + place] * coefficients * padded
+            for s in range(0, channels, 2 * TOGETHER):
+                for n in range(2 * TOGETHER):
+                    channel = min(s + n, channels - 1)
+                    starts[n], ends[n] = (
+                        (view * channels + channel) * coefficients,
+                        (place * channels + channel) * padded,
+                    )
+                for first in range(0, padded, LANES):
+                    _combine(
+                        False, into, at + first, padded, coefficients, response, starts, ways, ends, first, LANES,
+                        values, 0, ramps, dampings, where,
+                    )  # fmt: skip
+        signal = 2 * view * frequencies * channels
+        for number in range(len(group_starts) - 1):
+            first_j = number * many
+            here = min(many, along_j - first_j)
+            stride = _stride(here * coefficients)
+            if skipped:
+                block[:] = 0
+            if number == 0:
+                block[:coefficients] = 0
+                block[plane : plane + coefficients] = 0
+            last = group_starts[number + 1]
+            for group in range(group_starts[number], last + (sectors if number == 0 else 0)):
+                at_zero = group >= last  # where the filter is the mean over all sectors
+                place = group - last if at_zero else group_sectors[group]
+                for n in range(TOGETHER):
+                    index = 0 if at_zero else members[group * TOGETHER + n]
+                    starts[2 * n] = signal + index * channels
+                    starts[2 * n + 1] = starts[2 * n] + frequencies * channels
+                    ends[2 * n] = 2 * plane if at_zero else member_ends[group * TOGETHER + n]
+                    ends[2 * n + 1] = ends[2 * n] + (padded if at_zero else plane)
+                    where[n] = frequencies + place if at_zero else index
+                system = nearest[view * sectors + place]
+                for first in range(0, padded, LANES):
+                    _combine(
+                        True, ways, place * channels * padded + first, padded, channels, spectra, starts,
+                        parts, within, first, LANES, values, system * padded + first, ramps, dampings, where,
+                    )  # fmt: skip
+                for first in range(0, padded, LANES):
+                    _combine(
+                        False, out, system * coefficients * padded + first, padded, coefficients, parts, within,
+                        block, ends, first, coefficients - first, values, 0, ramps, dampings, where,
+                    )  # fmt: skip
+                if at_zero:
+                    for c in range(coefficients):
+                        block[c] += block[2 * plane + c]
+                        block[plane + c] += block[2 * plane + padded + c]
+            real, imaginary, _, _ = _stages(stages_k, x, u, y, v, stride)
+            for k in range(columns):
+                to = (k * along_j + first_j) * coefficients
+                _copy(real, k * stride, middle, to, here * coefficients)
+                _copy(imaginary, k * stride, middle, size + to, here * coefficients)
+        for first in range(0, columns, many):
+            here = min(many, columns - first)
+            stride = _stride(here * coefficients)
+            for f in range(along_j):
+                for k in range(here):
+                    at, to = ((first + k) * along_j + f) * coefficients, f * stride + k * coefficients
+                    _copy(middle, at, x, to, coefficients)
+                    _copy(middle, size + at, u, to, coefficients)
+            real, _, _, _ = _stages(stages_j, x, u, y, v, stride)
+            for j in range(rows):
+                to = ((view * rows + j) * columns + first) * coefficients
+                _copy(real, j * stride, filtered, to, here * coefficients)
