@@ -197,15 +197,15 @@ class _Problem:
         return *frames, self.slope, self.noise, self.smoothing**2, self.chosen, self.pixelwise
 
     def _rows(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Compiled work on a CPU; on another device the same of `ddf_tomo.retrieval._matching_torch`, in few pieces."""
+        """Compiled work on a CPU; elsewhere the same of `ddf_tomo.retrieval._matching_device`, in few pieces."""
         rows, columns = self.transmission.shape
         if self.sample.is_cpu:
             arrays = [each.numpy() if isinstance(each, Tensor) else each for each in arguments]
             in_parallel(rows, ROWS, lambda start, stop: work(*arrays, start, stop))
             return
-        from ddf_tomo.retrieval import _matching_torch
+        from ddf_tomo.retrieval import _matching_device
 
-        work = getattr(_matching_torch, work.__name__)
+        work = getattr(_matching_device, work.__name__)
         piece = max(1, AT_ONCE // columns)
         for start in range(0, rows, piece):
             work(*arguments, start, min(start + piece, rows))
