@@ -11,7 +11,7 @@ from ddf_tomo.manifest import Manifest
 from ddf_tomo.map_series import MapSeries
 from ddf_tomo.retrieval import Maps
 from tests.retrieval.simulation import frames
-from tests.test_scan import some_maps
+from tests.scans import some_maps
 
 ANGLES = np.linspace(0, np.pi, 12, endpoint=False)
 GEOMETRY = Geometry.from_angles(ANGLES, np.tile([0.0, 0.6], 6), (12, 12, 12), (16, 14))

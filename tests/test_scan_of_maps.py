@@ -12,7 +12,7 @@ from ddf_tomo import Geometry, Scan
 from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.responses import DirectionalVisibilityResponse, RankTwoResponse, SecondMomentResponse
 from ddf_tomo.retrieval import attenuation, projected_decrement
-from tests.test_scan import some_maps
+from tests.scans import some_maps
 
 SHAPE = (4, 6, 5)
 GEOMETRY = Geometry.from_angles(np.linspace(0, 2, 4), 0.3, (6, 7, 5), (6, 5))
