@@ -10,6 +10,7 @@ import ddf_tomo as dt
 from ddf_tomo.interop import deepinv as ours
 from ddf_tomo.operators.cube_rotations import CUBE_ROTATIONS
 from ddf_tomo.priors import NonNegativeMean, Smoothness, TotalVariation
+from ddf_tomo.priors.learned import EquivariantDenoiser, GradientStep, ResidualUNet
 from ddf_tomo.solvers import fista
 from tests.strategies import random_geometry
 
@@ -383,6 +384,23 @@ def test_our_denoisers_get_volumes_and_levels():
     network = torch.nn.Identity()
     network.weight = torch.nn.Parameter(torch.ones(()))
     assert [*ours.denoiser(network).parameters()] == [network.weight]
+
+
+def test_our_networks_run_in_deepinv_and_turn_with_the_sample_as_they_should():
+    x, turn = noise(1, 6, *SHAPE), ours.cube_rotations()
+    difference = {}
+    for network in (EquivariantDenoiser, ResidualUNet):
+        torch.manual_seed(0)
+        inside = ours.denoiser(network())
+        with torch.no_grad():
+            found = turn(inside(x, 0.3), rotation=[5])
+            difference[network] = float((inside(turn(x, rotation=[5]), 0.3) - found).norm() / found.norm())
+    assert difference[EquivariantDenoiser] < 1e-5
+    assert difference[ResidualUNet] > 1e-4
+    model = ours.physics(tensor_operator(), noise=0.02)
+    fidelity, plugged = deepinv.optim.L2(), deepinv.optim.PnP(ours.denoiser(GradientStep(ResidualUNet())))
+    method = deepinv.optim.PGD(data_fidelity=fidelity, prior=plugged, sigma_denoiser=0.05, max_iter=3)
+    assert bool(torch.isfinite(method(model(sample()), model)).all())
 
 
 def test_bad_arguments_are_named():
