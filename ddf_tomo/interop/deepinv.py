@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import choice, dense, flag, integer, message, number, of_kind
-from ddf_tomo.operators.base import LinearOperator, shape_text
+from ddf_tomo.operators.base import LinearOperator, is_number, shape_text
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.priors.functional import Functional
 
@@ -119,7 +119,7 @@ def physics(operator: Any, noise: Any = None, **options: Any) -> Any:
         hint = "a foreign projector becomes one by ddf_tomo.wrap(...)"
         raise TypeError(message("operator", expected, type(operator).__name__, hint))
     module = _classes()
-    if isinstance(noise, (int, float)):
+    if is_number(noise) and not isinstance(noise, bool):
         noise = module.deepinv.physics.GaussianNoise(number(noise, "noise", low=0.0))
     if noise is not None:
         of_kind(module.deepinv.physics.NoiseModel, noise, "noise", "a number or a noise model of deepinv's")

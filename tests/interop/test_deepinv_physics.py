@@ -92,6 +92,7 @@ def test_adjointness(name):
     model, shape, _ = model_of(name)
     x = noise(1, *shape)
     assert model.adjointness_test(x, num_samples=3) < 1e-5
+    assert model.adjointness_test() < 1e-5  # from its own img_size
     y = model.A(x)
     automatic = deepinv.physics.adjoint_function(model.A, x.shape, x.device, x.dtype)
     torch.testing.assert_close(automatic(y), model.A_adjoint(y), atol=1e-5, rtol=1e-4)
@@ -177,6 +178,7 @@ def test_noise_models():
     x = torch.zeros(1, 6, 4, 3, 5)
     assert ours.physics(A)(x).abs().max() == 0
     assert ours.physics(A, noise=0.5)(x.expand(20, -1, -1, -1, -1)).std() == pytest.approx(0.5, rel=0.05)
+    assert float(ours.physics(A, noise=np.float32(0.5)).noise_model.sigma) == 0.5
     poisson = deepinv.physics.PoissonNoise(gain=0.1)
     assert ours.physics(A, noise=poisson).noise_model is poisson
     model = ours.physics(A, max_iter=33, tol=1e-2)
@@ -232,6 +234,8 @@ def test_what_is_no_operator_is_refused(arguments, text):
 def test_bad_noise_is_named():
     with pytest.raises(TypeError, match="noise: expected a number or a noise model"):
         ours.physics(tensor(), noise="much")
+    with pytest.raises(TypeError, match="noise: expected a number or a noise model"):
+        ours.physics(tensor(), noise=True)
     with pytest.raises(ValueError, match="noise: expected a finite number"):
         ours.physics(tensor(), noise=-1.0)
 
