@@ -5,27 +5,30 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from ddf_tomo._checks import FileFormatError, file_path, flag, message, of_kind
+from ddf_tomo._checks import FileFormatError, choice, file_path, flag, message, of_kind
 from ddf_tomo._manifest_keys import text
 from ddf_tomo._manifest_text import Keys, located, read_tables
 from ddf_tomo.training._inputs import known_device
+from ddf_tomo.training._volume_task import VolumeTask
 from ddf_tomo.training.denoising import Denoising
 from ddf_tomo.training.loop import Task, Trained, train
 from ddf_tomo.training.schedule import Schedule
+from ddf_tomo.training.unrolling import Unrolling
 from ddf_tomo.weights import ModelCard, make_network, save_network
 from ddf_tomo.weights.card import where_and_when
 
 __all__ = ["Recipe", "run_recipe", "shipped_recipes"]
 RECIPES = Path(__file__).parent / "recipes"
 SUFFIX = ".toml"
-DATA = tuple(each.name for each in fields(Denoising) if each.name != "device")
+TASKS: dict[str, type[Denoising] | type[Unrolling]] = {"denoising": Denoising, "unrolling": Unrolling}
+DATA = {task: [each.name for each in fields(cls) if each.name != "device"] for task, cls in TASKS.items()}
 TRAINING = tuple(each.name for each in fields(Schedule))
 
 
@@ -34,7 +37,9 @@ def _any(value: Any, key: str) -> Any:
 
 
 def _data(value: Any, key: str) -> Any:
-    replace(Denoising(), **{key: value}) if key not in ("families", "validation") else None
+    if key not in ("families", "validation"):  # of which each is right with the other only
+        task = next(name for name, keys in DATA.items() if key in keys)
+        TASKS[task](**{key: value})
     return value
 
 
@@ -45,7 +50,8 @@ def _training(value: Any, key: str) -> Any:
 
 KEYS: Keys = {
     "architecture": ("network", "architecture", text),
-    **{name: ("data", name, _data) for name in DATA},
+    "task": ("data", "task", lambda value, key: choice(value, key, tuple(TASKS))),
+    **{name: ("data", name, _data) for names in DATA.values() for name in names},
     **{name: ("training", name, _training) for name in TRAINING if name != "seed"},
     "intended_use": ("card", "intended_use", text),
     "limits": ("card", "limits", text),
@@ -85,14 +91,14 @@ class Recipe:
 
     architecture: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    task: Denoising
+    task: Denoising | Unrolling
     schedule: Schedule
     intended_use: str = ""
     limits: str = ""
     text: str = ""
 
     def __post_init__(self) -> None:
-        of_kind(Denoising, self.task, "task")
+        of_kind(VolumeTask, self.task, "task", "a Denoising or an Unrolling")
         of_kind(Schedule, self.schedule, "schedule")
         self.network()
 
@@ -100,9 +106,9 @@ class Recipe:
     def read(cls, path: str | os.PathLike[str]) -> Recipe:
         """The recipe of a file in TOML, or one that is shipped, by its name.
 
-        Tables: ``[network]`` (``architecture``, and arguments of its constructor), ``[data]`` (what `Denoising`
-        takes), ``[training]`` (what `Schedule` takes; the seed is that of the data), ``[card]`` (``intended_use``,
-        ``limits``).
+        Tables: ``[network]`` (``architecture``, and arguments of its constructor), ``[data]`` (``task``,
+        ``"denoising"`` or ``"unrolling"``, and what `Denoising` or `Unrolling` takes), ``[training]`` (what `Schedule`
+        takes; the seed is that of the data), ``[card]`` (``intended_use``, ``limits``).
 
         Parameters
         ----------
@@ -137,12 +143,15 @@ class Recipe:
             )
         values = read_tables(file, KEYS, "a recipe", free=["network"], required=REQUIRED)
         try:
-            data = {name: values[name] for name in DATA if name in values}
+            kind = values.get("task", "denoising")
+            data = {name: values[name] for names in DATA.values() for name in names if name in values}
+            for name in data.keys() - set(DATA[kind]):
+                raise ValueError(message(name, f"a key of the task {kind!r}", "one of another task"))
             pace = {name: values[name] for name in TRAINING if name in values}
             words = {name: values[name] for name in ("architecture", "intended_use", "limits") if name in values}
             return cls(
                 options=values["network"],
-                task=Denoising(**data),
+                task=TASKS[kind](**data),
                 schedule=Schedule(**pace),
                 text=file.read_text(encoding="utf-8"),
                 **words,
@@ -159,13 +168,18 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(str(error).replace("name:", "architecture:", 1)) from error
 
+    def data(self) -> dict[str, Any]:
+        """Name of the task, and its fields."""
+        name = next(name for name, cls in TASKS.items() if isinstance(self.task, cls))
+        return {"task": name, **{key: getattr(self.task, key) for key in DATA[name]}}
+
     def card(self, trained: Trained, device: str) -> ModelCard:
         """What the file says of the network ``trained`` on a ``device``."""
         where: dict[str, Any] = dict(where_and_when(device, trained.seconds))
         return ModelCard(
             intended_use=self.intended_use,
             limits=self.limits,
-            data={name: value for name, value in asdict(self.task).items() if name != "device"},
+            data=self.data(),
             recipe=self.text,
             metrics=dict(trained.figures) | {"steps done": trained.step, "stopped by": trained.stopped},
             **where,
@@ -239,7 +253,7 @@ def run_recipe(
     if state.is_file() and not resume:
         hint = "Resume (--resume), or remove it to begin anew"
         raise ValueError(message("output", "no state of a training that was interrupted", repr(str(state)), hint))
-    key = repr((recipe.architecture, dict(recipe.options), replace(task, device="cpu")))
+    key = repr((recipe.architecture, dict(recipe.options), recipe.data()))
     learning: Task = task
     trained = train(
         recipe.network(),

@@ -66,7 +66,7 @@ def _(s: Source) -> Made:
 @entry("Denoising, a batch", 0.5)
 def _(s: Source) -> Made:
     def call(**given: Any) -> Any:
-        return training.Denoising(**given).batch_of(0)
+        return training.Denoising(**given).examples(0)
 
     return call, {
         "families": ("grains", "smooth"),

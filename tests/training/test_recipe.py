@@ -133,23 +133,58 @@ def test_a_device_that_is_not_there(recipe, tmp_path):
 def test_batches_depend_on_the_step_alone(recipe):
     task, again = recipe.task, replace(recipe.task)
     for step in (3, 0, 3):
-        for part, same in zip(task.batch_of(step), again.batch_of(step), strict=True):
-            assert torch.equal(part, same)
-    assert not torch.equal(task.batch_of(1).noisy, task.batch_of(2).noisy)
+        for example, same in zip(task.examples(step), again.examples(step), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(example, same, strict=True))
+    assert not torch.equal(task.examples(1)[0].noisy, task.examples(2)[0].noisy)
+    assert not torch.equal(task.examples(1)[0].noisy, task.examples(1)[1].noisy)
     other = replace(task, seed=6)
-    assert not torch.equal(task.batch_of(1).noisy, other.batch_of(1).noisy)
+    assert not torch.equal(task.examples(1)[0].noisy, other.examples(1)[0].noisy)
 
 
 def test_levels_are_those_of_each_order():
     task = Denoising(shape=(8, 8, 8), orders=(4,), batch=3, reconstructed=1.0)
-    noisy, truth, level = task.batch_of(0)
-    assert level.shape == (3, 3)
-    errors = (noisy - truth).double()
-    for order, part in enumerate(errors.split([1, 5, 9], -1)):
-        assert torch.allclose(level[:, order].double(), part.square().mean((1, 2, 3, 4)).sqrt(), rtol=1e-5)
-    white = replace(task, reconstructed=0.0, level=(0.1, 0.1)).batch_of(0)
-    found = (white.noisy - white.truth).std((1, 2, 3, 4))
-    assert torch.allclose(white.level, found[:, None].expand(3, 3), rtol=0.05)
+    for noisy, truth, level in task.examples(0):
+        errors = (noisy - truth).double()
+        for order, part in enumerate(errors.split([1, 5, 9], -1)):
+            assert level[order].item() == pytest.approx(part.square().mean().sqrt().item(), rel=1e-5)
+    for noisy, truth, level in replace(task, reconstructed=0.0, level=(0.1, 0.1)).examples(0):
+        assert torch.allclose(level, (noisy - truth).std().expand(3), rtol=0.05)
+
+
+def test_figures_are_geometric_means_over_validation_samples():
+    task = Denoising(shape=(6, 6, 6), orders=(2, 4), reconstructed=0.5, validation_volumes=2)
+    figures = task.validate(lambda noisy, level: 0.5 * noisy)
+    errors = [order_errors(0.5 * each.noisy, each.truth).numpy() for each in task._validation]
+    assert len(errors) == 4
+    assert figures["loss"] == pytest.approx(np.exp(np.mean([np.log(each).mean() for each in errors])), rel=1e-5)
+    assert figures["l4"] == pytest.approx(np.sqrt(errors[2][2] * errors[3][2]), rel=1e-5)
+    plain = [order_errors(each.noisy, each.truth).numpy() for each in task._validation]
+    assert figures["input l2"] == pytest.approx(np.prod([each[1] for each in plain]) ** 0.25, rel=1e-5)
+    # Half of them have the errors of a reconstruction, which differ from order to order.
+    kinds = [len(set(each.level.tolist())) > 1 for each in task._validation]
+    assert kinds == [True, False, True, False]
+
+
+def test_unrolled_networks_learn_through_the_physics(tmp_path):
+    path = tmp_path / "unrolled.toml"
+    path.write_text(
+        "[network]\narchitecture = 'unrolled'\noptions = { widths = [3, 3, 3] }\niterations = 2\n"
+        "[data]\ntask = 'unrolling'\nshape = [5, 5, 5]\norders = [2]\nbatch = 1\nvalidation_volumes = 1\nseed = 2\n"
+        "[training]\nsteps = 3\nvalidate_every = 3\n"
+    )
+    recipe = Recipe.read(path)
+    before = recipe.network().state_dict()
+    found = run_recipe(recipe, tmp_path / "unrolled.safetensors", progress=False)
+    after = load_network(tmp_path / "unrolled.safetensors").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"log_levels", "log_strengths"} <= changed
+    assert any(name.startswith("denoiser.") for name in changed)
+    assert 0 < found.figures["loss"] < 3
+    assert 0 < found.figures["input"] < 3
+    assert read_card(tmp_path / "unrolled.safetensors").data["task"] == "unrolling"
+    path.write_text(path.read_text().replace("batch = 1", "batch = 1\nlevel = [0.1, 0.2]"))
+    with pytest.raises(FileFormatError, match=r"\[data\] level: expected a key of the task 'unrolling'"):
+        Recipe.read(path)
 
 
 def test_errors_of_orders_against_sums():
@@ -171,18 +206,15 @@ def test_one_batch_can_be_learned_by_heart():
     """Gradients reach what they must through the loss of all orders."""
 
     class OneBatch(Denoising):
-        def batch_of(self, step):
-            return super().batch_of(0)
+        def examples(self, step):
+            return super().examples(0)
 
         def validate(self, network):
-            noisy, truth, level = self.batch_of(0)
-            return {
-                "loss": order_errors(network(noisy, level), truth).mean(),
-                "input": order_errors(noisy, truth).mean(),
-            }
+            examples = self.examples(0)
+            return {"loss": self.errors(network, examples).mean(), "input": self.input_errors(examples).mean()}
 
-    task = OneBatch(shape=(6, 6, 6), orders=(4,), batch=1, level=(0.3, 0.3), reconstructed=0.0)
+    task = OneBatch(shape=(6, 6, 6), orders=(2,), batch=1, level=(0.3, 0.3), reconstructed=0.0)
     torch.manual_seed(0)
-    network = make_network("residual-unet", {"widths": [8, 8, 8]})
+    network = make_network("residual-unet", {"widths": [16, 16, 16]})
     found = train(network, task, Schedule(steps=80, learning_rate=0.02, average=0.5, validate_every=80))
     assert found.figures["loss"] < 0.35 * found.figures["input"]
