@@ -20,6 +20,7 @@ from ddf_tomo.training.samples import FAMILIES, HIGHEST, SPLITS
 
 __all__ = ["order_errors"]
 FAINTEST = 0.1  # an order weaker than this, relative to the mean, counts as if it were as strong
+SMALL = 0.01  # an error below this is not worth more of the training
 VALIDATION = 1  # where its seeds begin to differ from those of training
 
 
@@ -106,7 +107,7 @@ class VolumeTask(ABC):
 
         A tenth less error of an order counts the same, whether it is strong or faint and in much or little noise.
         """
-        return self.errors(network, self.examples(step)).log().mean()
+        return (self.errors(network, self.examples(step)) + SMALL).log().mean()
 
     def examples(self, step: int) -> list[Any]:
         """The batch of a ``step``; the same whenever it is asked for."""

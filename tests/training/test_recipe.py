@@ -216,5 +216,5 @@ def test_one_batch_can_be_learned_by_heart():
     task = OneBatch(shape=(6, 6, 6), orders=(2,), batch=1, level=(0.3, 0.3), reconstructed=0.0)
     torch.manual_seed(0)
     network = make_network("residual-unet", {"widths": [16, 16, 16]})
-    found = train(network, task, Schedule(steps=80, learning_rate=0.02, average=0.5, validate_every=80))
+    found = train(network, task, Schedule(steps=120, learning_rate=0.005, average=0.5, validate_every=60))
     assert found.figures["loss"] < 0.35 * found.figures["input"]
