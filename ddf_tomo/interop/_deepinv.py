@@ -21,34 +21,40 @@ MAPS = (1, 2, 3)  # channels of an image of maps: T, u, C
 class OperatorPhysics(deepinv.physics.LinearPhysics):
     """A `LinearOperator` as deepinv's physics."""
 
-    def __init__(self, operator: LinearOperator, **options: Any) -> None:
+    def __init__(self, operator: LinearOperator, normal: LinearOperator | None, **options: Any) -> None:
         self._has_channels = [len(shape) >= 4 for shape in (operator.domain_shape, operator.range_shape)]
         self._mixed = self._has_channels[0] != self._has_channels[1]
         super().__init__(img_size=self._shape(operator.domain_shape, 0), device=operator.device or "cpu", **options)
-        self.operator = operator
+        self.operator, self.normal = operator, normal
 
     def A(self, x: Tensor, **_: Any) -> Tensor:
         """Measurements without noise."""
-        return self._applied(self.operator, x, 0)
+        return self._theirs(self.operator(self._ours(x, 0)), 1)
 
     def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
         """The transpose."""
-        return self._applied(self.operator.T, y, 1)
+        return self._theirs(self.operator.T(self._ours(y, 1)), 0)
+
+    def A_adjoint_A(self, x: Tensor, **options: Any) -> Tensor:
+        """Both, or what stands for them: gradients and least squares of deepinv's call this."""
+        if self.normal is None:
+            return super().A_adjoint_A(x, **options)
+        return self._theirs(self.normal(self._ours(x, 0)), 0)
 
     def _shape(self, shape: Shape, side: int) -> tuple[int, ...]:
         """Without the batch; a free number of channels is taken as 1."""
         sizes = tuple(1 if n is None else n for n in shape)
         return (sizes[-1], *sizes[:-1]) if self._has_channels[side] else (1, *sizes)
 
-    def _applied(self, operator: LinearOperator, array: Tensor, side: int) -> Tensor:
+    def _ours(self, array: Tensor, side: int) -> Tensor:
         if self._has_channels[side]:
-            array = from_deepinv(array)
-        elif self._mixed:
-            array = array.squeeze(1)
-        result = operator(array)
-        if self._has_channels[1 - side]:
-            return to_deepinv(result)
-        return result.unsqueeze(1) if self._mixed else result
+            return from_deepinv(array)
+        return array.squeeze(1) if self._mixed else array
+
+    def _theirs(self, array: Tensor, side: int) -> Tensor:
+        if self._has_channels[side]:
+            return to_deepinv(array)
+        return array.unsqueeze(1) if self._mixed else array
 
 
 class ImagingPhysics(deepinv.physics.Physics):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import choice, dense, flag, integer, message, number, of_kind
-from ddf_tomo.operators.base import LinearOperator, is_number, shape_text
+from ddf_tomo.operators.base import LinearOperator, fits, is_number, shape_text
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.priors.functional import Functional
 
@@ -77,7 +77,7 @@ def _moved(array: Tensor, source: int, target: int) -> Tensor:
     return array.movedim(source, target)
 
 
-def physics(operator: Any, noise: Any = None, **options: Any) -> Any:
+def physics(operator: Any, noise: Any = None, *, normal: LinearOperator | None = None, **options: Any) -> Any:
     """A deepinv physics: a ``LinearPhysics`` of any linear operator, a ``Physics`` of `ModulatedImaging`.
 
     deepinv's steps want operators of norm near 1, which ``physics(operator * (1 / operator.norm()))`` has; its
@@ -92,6 +92,9 @@ def physics(operator: Any, noise: Any = None, **options: Any) -> Any:
         ``(B, distance · step, row, column)``.
     noise
         A noise model of deepinv's, or the standard deviation of Gaussian noise; by default there is none.
+    normal
+        What stands for ``operator.T @ operator`` in gradients and least squares: ``A.normal(exact=False)`` costs the
+        same for any number of views, and is not exact, see `FastNormal`.
     **options
         Of deepinv's class, such as ``max_iter`` and ``tol`` of its least squares.
 
@@ -125,8 +128,15 @@ def physics(operator: Any, noise: Any = None, **options: Any) -> Any:
         of_kind(module.deepinv.physics.NoiseModel, noise, "noise", "a number or a noise model of deepinv's")
         options["noise_model"] = noise
     if isinstance(operator, ModulatedImaging):
+        if normal is not None:
+            raise ValueError(message("normal", "none beside a ModulatedImaging, which is not linear", repr(normal)))
         return module.ImagingPhysics(operator, **options)
-    return module.OperatorPhysics(operator, **options)
+    if normal is not None:
+        of_kind(LinearOperator, normal, "normal")
+        shape = operator.domain_shape
+        if not (fits(normal.domain_shape, shape) and fits(normal.range_shape, shape)):
+            raise ValueError(message("normal", f"an operator from ({shape_text(shape)}) to itself", normal.shape))
+    return module.OperatorPhysics(operator, normal, **options)
 
 
 def cube_rotations(kind: str = "harmonics", n_trans: int = 1, rng: torch.Generator | None = None) -> Any:

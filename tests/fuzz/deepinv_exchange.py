@@ -24,13 +24,13 @@ def operator(s: Source) -> Any:
 def _(s: Source) -> Made:
     A = operator(s)
 
-    def call(operator: Any, noise: Any, x: Any) -> Any:
-        model = deepinv.physics(operator, noise)
-        return model.A(x), model.A_adjoint(model.A(x))
+    def call(operator: Any, noise: Any, normal: Any, x: Any) -> Any:
+        model = deepinv.physics(operator, noise, normal=normal)
+        return model.A(x), model.A_adjoint(model.A(x)), model.A_adjoint_A(x)
 
     shape = A.domain_shape
     x = torch.randn(s.size(1, 2), shape[-1], *shape[:3])
-    return call, {"operator": A, "noise": s.one_of(None, 0.1, 0), "x": x}
+    return call, {"operator": A, "noise": s.one_of(None, 0.1, 0), "normal": s.one_of(None, A.normal()), "x": x}
 
 
 @entry("interop.deepinv", 0.5, propagates=True)

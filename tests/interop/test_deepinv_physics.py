@@ -173,6 +173,33 @@ def test_concatenation(name):
     assert stacked.adjointness_test(x) < 1e-5
 
 
+def test_a_normal_operator_stands_for_forth_and_back():
+    """In gradients and least squares, without a projection; shapes as everywhere."""
+    A = tensor()
+    exact = A.T @ A
+    seen = []
+    counted = dt.wrap((lambda x: (seen.append(1), A(x))[1], A.T), A.domain_shape, A.range_shape)
+    model, plain = ours.physics(counted, normal=2.0 * exact), ours.physics(2.0**0.5 * A)
+    x, y = noise(2, 6, 4, 3, 5), noise(2, 3, 5, 6, 7)
+    torch.testing.assert_close(model.A_adjoint_A(x), plain.A_adjoint_A(x), atol=1e-4, rtol=1e-4)
+    fidelity = deepinv.optim.L2()
+    gradient = 2.0 * ours.to_deepinv(exact(ours.from_deepinv(x))) - model.A_adjoint(y)
+    torch.testing.assert_close(fidelity.grad(x, y, model), gradient, atol=1e-4, rtol=1e-4)
+    found = model.prox_l2(x, y, 0.1, solver="CG", max_iter=60, tol=1e-6)
+    torch.testing.assert_close(found + 0.1 * fidelity.grad(found, y, model), x, atol=1e-3, rtol=1e-3)
+    assert not seen
+    blurred = blur()
+    twice = ours.physics(blurred, normal=blurred.T @ blurred)
+    torch.testing.assert_close(twice.A_adjoint_A(noise(1, 3, 9, 8)), twice.A_adjoint(twice.A(noise(1, 3, 9, 8))))
+    with pytest.raises(ValueError, match="normal: expected an operator from"):
+        ours.physics(A, normal=A)
+    with pytest.raises(TypeError, match="normal: expected a LinearOperator"):
+        ours.physics(A, normal=3)
+    imaging = ModulatedImaging(torch.ones(2, 8, 8), 1e-5, 1.0)
+    with pytest.raises(ValueError, match="normal: expected none beside a ModulatedImaging"):
+        ours.physics(imaging, normal=exact)
+
+
 def test_noise_models():
     A = tensor()
     x = torch.zeros(1, 6, 4, 3, 5)
