@@ -20,7 +20,7 @@ def operator(s: Source) -> Any:
     return dt.TensorXRayTransform(s.geometry(2), dt.SecondMomentResponse(), 2)
 
 
-@entry("interop.deepinv.physics", 0.5)
+@entry("interop.deepinv.physics", 0.5, propagates=True)
 def _(s: Source) -> Made:
     A = operator(s)
 
