@@ -15,6 +15,11 @@ Direction: angle between the axis and the principal direction of the scattering 
 over the voxels within 0.8 radii. Anisotropy of the smooth rod: difference of its second moments along and across the
 axis, in each voxel over the voxel's standard error, which comes from eight groups of positions and rows that have no
 frame and hardly a window in common.
+
+Halves of the positions: directions from one half against those from the other, in the pixels where the anisotropy is
+above two of its standard errors in both; those errors follow from the covariance of the estimates. The bar is for the
+methods' default windows, at which nothing was chosen; wider ones stand beside it. What the errors expect of the
+difference is noted: where noise alone turns directions, two errors of anisotropy are 14° in each half.
 """
 
 from __future__ import annotations
@@ -42,7 +47,9 @@ RODS = {  # columns that hold the rod, its axis or what is seen of it
 AIR = ((1430, 1550), (2145, 2205))  # columns where there is none
 FIBROUS = ("fibrous", "strong fibrous")
 VIEWS, VOXELS_A_RADIUS, WITHIN = 48, 16, 0.8
-HALVES_WINDOW = 13.0  # with half of the positions, noise decides
+HALVES = {"matching": (None, 5.0, 9.0, 13.0), "visibility": (None, 9.0)}  # methods, and windows; None: the default
+SURE = 2.0  # standard errors
+NORMAL_MEDIAN = 0.674  # of the magnitude of a normal variable, in standard deviations
 WEIGHT = 1.0  # of the smoothness prior
 LEANS = np.arange(-0.12, 0.1201, 0.004)  # columns a row
 GROUPS = 4  # of rows, times two of positions
@@ -75,7 +82,7 @@ def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
         along, across = moments(volume, voxels)
         yield Row(f"{name}: second moments along | across", along, "µrad²", note=f"across {across:.3g}, a voxel")
     yield from _smooth(images, maps, method, voxels)
-    yield from _halves(images, method)
+    yield from _halves(images)
 
 
 def _smooth(images: datasets.FourRods, maps: Maps, method: str, voxels: int) -> Iterator[Row]:
@@ -94,32 +101,54 @@ def _smooth(images: datasets.FourRods, maps: Maps, method: str, voxels: int) -> 
     yield Row("smooth: anisotropy, mean over the voxels", float(means.mean()), "µrad² a voxel", note=note)
 
 
-def _halves(images: datasets.FourRods, method: str) -> Iterator[Row]:
+def _halves(images: datasets.FourRods) -> Iterator[Row]:
     """Directions from one half of the positions against those from the other, where they are sure."""
-    halves = [
-        _maps(images, method, half, window=HALVES_WINDOW, background=False) for half in (np.s_[0::2], np.s_[1::2])
-    ]
+    for method, windows in HALVES.items():
+        for window in windows:
+            yield from _halves_of(images, method, window)
+
+
+def _halves_of(images: datasets.FourRods, method: str, window: float | None) -> Iterator[Row]:
+    options: dict[str, Any] = {} if window is None else {"window": window}
+    # Glare is the same in both halves.
+    options |= {"background": False} if "background" in METHODS[method].options else {}
+    halves = [_maps(images, method, half, **options) for half in (np.s_[0::2], np.s_[1::2])]
     first, second = (np.asarray(half.direction().angle_rad) for half in halves)
     turned = np.abs((first - second + np.pi / 2) % np.pi - np.pi / 2)
-    sure = np.logical_and.reduce([_sure(half) for half in halves])
+    strengths = [_anisotropy(half) for half in halves]
+    sure = np.logical_and.reduce([size > SURE * error for size, error, _ in strengths])
+    expected = np.hypot(*(across / (2 * size) for size, _, across in strengths))  # standard deviation of the difference
     for name in FIBROUS:
         part = np.s_[:, slice(RODS[name][0] + 60, RODS[name][1] - 60)]
-        angle = np.degrees(np.median(turned[part][sure[part]])) if sure[part].any() else np.nan
-        note = f"{method}, window {HALVES_WINDOW:g} pixels; anisotropy above three errors in {sure[part].mean():.0%}"
-        yield Row(f"{name}: direction, halves of the positions", float(angle), "°", at_most=5.0, note=note)
+        good = sure[part]
+        angles = [np.degrees(np.median(each[part][good])) if good.any() else np.nan for each in (turned, expected)]
+        width = "default window" if window is None else f"window {window:g} pixels"
+        note = f"anisotropy above {SURE:g} errors in {good.mean():.0%}; errors say {NORMAL_MEDIAN * angles[1]:.1f}°"
+        bar = 5.0 if window is None else None
+        yield Row(
+            f"{name}: direction, halves of the positions, {method}, {width}", angles[0], "°", at_most=bar, note=note
+        )
 
 
-def _sure(maps: Maps) -> Array:
-    """Where the anisotropy is at least three times its error."""
-    direction = maps.direction()
-    jj, jk, kk = np.moveaxis(np.asarray(maps.covariance_error, float), -1, 0)
+def _anisotropy(maps: Maps) -> tuple[Array, Array, Array]:
+    """Difference of the eigenvalues of C, its standard error, and that of the same difference turned by 45°."""
+    jj, jk, kk = np.moveaxis(np.asarray(maps.covariance, float), -1, 0)
+    upper = np.asarray(maps.error_matrix, float)[..., 15:]  # (jj, jj), (jj, jk), (jj, kk), (jk, jk), (jk, kk), (kk, kk)
+    one, two = jj - kk, 2 * jk
+    size = np.maximum(np.hypot(one, two), 1e-12)
     with np.errstate(invalid="ignore"):
-        error = np.sqrt(jj**2 + kk**2 + 4 * jk**2)
-        return np.asarray(direction.largest - direction.smallest) > 3 * error
+        of_one = upper[..., 0] + upper[..., 5] - 2 * upper[..., 2]
+        of_two, both = 4 * upper[..., 3], 2 * (upper[..., 1] - upper[..., 4])
+        along = (one**2 * of_one + two**2 * of_two + 2 * one * two * both) / size**2
+        across = (two**2 * of_one + one**2 * of_two - 2 * one * two * both) / size**2
+    known = np.asarray(maps.valid) & (along > 0) & (across > 0)
+    errors = (np.where(known, np.sqrt(np.where(known, each, 1)), np.inf) for each in (along, across))
+    return size, *errors  # type: ignore[return-value]
 
 
 def _maps(images: datasets.FourRods, method: str, steps: slice = np.s_[:], **options: Any) -> Maps:
     # Light without a pattern (glare of the scintillator) is 1.7 % here, and reads as a blur where it is not fitted.
+    glare = {"background": True} if "background" in METHODS[method].options else {}
     lengths = {"pixel_size_m": images.pixel_size_m, "distance_m": images.distance_m}
     maps = retrieve(
         images.sample[steps],
@@ -127,7 +156,7 @@ def _maps(images: datasets.FourRods, method: str, steps: slice = np.s_[:], **opt
         method,
         progress=False,
         **lengths,
-        **{"background": True, **options},
+        **(glare | options),
     )
     air = np.concatenate([maps.covariance[:, slice(*columns)] for columns in AIR], 1)
     return replace(maps, covariance=maps.covariance - air.mean((0, 1)))
