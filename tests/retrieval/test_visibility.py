@@ -262,3 +262,52 @@ def test_lengths_in_metres_need_pixel_and_distance():
         estimate_exponent(maps)
     with pytest.raises(TypeError, match="maps"):
         estimate_exponent(None)  # type: ignore[arg-type]
+
+
+# -- where C ∝ d² saturates -------------------------------------------------------------------------------------------
+
+REACHES = (1 / 3, 2 / 3, 1.0)
+
+
+def several_distances(law: Any, steps: int = 8, size: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(sample, reference) with ``−ln V = law(d/period, azimuth)`` at each distance, in the Fourier domain."""
+    generator = np.random.default_rng(0)
+    f_j, f_k = np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]
+    frequency, azimuth = np.hypot(f_j, f_k), np.arctan2(f_k, f_j)
+    sample, reference = [], []
+    for reach in REACHES:
+        pattern = np.fft.fft2(generator.standard_normal((steps, size, size)))
+        pattern *= np.exp(-2 * (1.5 * np.pi * frequency) ** 2)
+        pattern *= 0.3 / np.fft.ifft2(pattern).real.std()
+        transfer = np.exp(-law(reach * frequency, azimuth) - 2j * np.pi * reach * (0.4 * f_j - 0.7 * f_k))
+        reference.append(1 + np.fft.ifft2(pattern).real)
+        sample.append(0.8 * (1 + np.fft.ifft2(pattern * transfer).real))
+    return np.stack(sample), np.stack(reference)
+
+
+@pytest.mark.parametrize(
+    ("law", "tolerance"),
+    [
+        (lambda length, azimuth: (8 * length) ** 1.2 * series(azimuth), 0.01),
+        (lambda length, azimuth: 1.2 * series(azimuth) * (1 - np.exp(-8 * length)), 0.07),  # σ (1 − G): no power law
+    ],
+)
+def test_lengths_of_several_distances_are_right_once_the_exponent_is_theirs(law: Any, tolerance: float):
+    """Blurs that do not grow with the square of the distance: retrieved, β estimated, retrieved again with it."""
+    sample, reference = several_distances(law)
+    exponent = 1.0
+    for _ in range(2):
+        maps = fit(sample, reference, reach=REACHES, periods=[12.0, 8.0], exponent=exponent, passes=2)
+        found = estimate_exponent(maps)
+        before, exponent = exponent, found.value
+    lengths = np.array(maps.correlation_lengths_m)
+    truth = np.array([law(length, AZIMUTHS) for length in lengths])
+    np.testing.assert_allclose(lengths, [reach / period for reach in REACHES for period in (12, 8)])
+    curve = np.asarray(maps.visibility)[INNER].reshape(-1, 6, 8).mean(0)
+    np.testing.assert_allclose(curve.mean(1), truth.mean(1), rtol=tolerance)
+    assert np.sqrt(np.mean((curve - truth) ** 2)) < tolerance * truth.max()
+    slope = np.polyfit(np.log(lengths), np.log(truth.mean(1)), 1)[0]
+    assert abs(exponent - slope) < 2 * found.error
+    assert abs(exponent - before) < 0.15
+    ends = truth.mean(1)[-1] / truth.mean(1)[0]
+    assert ends < 0.8 * (lengths[-1] / lengths[0]) ** 2  # far from the law of second moments
