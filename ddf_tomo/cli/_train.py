@@ -52,6 +52,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was interrupted; the result is the same.")
     ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn.", show_default="the recipe's, or 0", min=0)
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
     time_limit: Annotated[
         float | None,
@@ -78,7 +81,8 @@ def train(
     if recipe is not None:
         from ddf_tomo.training import Recipe, run_recipe
 
-        trained = run_recipe(Recipe.read(recipe), output, resume=resume, device=device, **limits)
+        plan = Recipe.read(recipe) if seed is None else Recipe.read(recipe).with_seed(seed)
+        trained = run_recipe(plan, output, resume=resume, device=device, **limits)
         told: dict[str, Any] = {**trained.figures, "steps": trained.step, "stopped by": trained.stopped}
         tell(told | {"seconds": trained.seconds, "output": str(output)}, as_json)
         return
@@ -86,7 +90,7 @@ def train(
     if resume:
         raise ValueError(message("resume", "a recipe to go on with", "--self-supervised"))
     order = auto_or("ell_max", ell_max, int, "an even number")
-    _adapt(self_supervised, output, start, order, angles, {"device": device} | limits, as_json)
+    _adapt(self_supervised, output, start, order, angles, {"device": device, "seed": seed or 0} | limits, as_json)
 
 
 def _adapt(

@@ -2,6 +2,7 @@
 
 from ddf_tomo.training._volume_task import order_errors
 from ddf_tomo.training.adaptation import Adapted, adapt
+from ddf_tomo.training.benchmark import SHIFTS, benchmark_scan
 from ddf_tomo.training.denoising import Denoising
 from ddf_tomo.training.loop import CollapseError, Trained, train
 from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, reconstructed_pair, white_noise_pair
@@ -13,6 +14,7 @@ from ddf_tomo.training.unrolling import Unrolling
 
 __all__ = [
     "FAMILIES",
+    "SHIFTS",
     "SPLITS",
     "Adapted",
     "CollapseError",
@@ -22,6 +24,7 @@ __all__ = [
     "Trained",
     "Unrolling",
     "adapt",
+    "benchmark_scan",
     "brightness",
     "equivariance_loss",
     "order_errors",

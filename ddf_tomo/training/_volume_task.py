@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +22,7 @@ from ddf_tomo.training.samples import FAMILIES, HIGHEST, SPLITS
 
 __all__ = ["order_errors"]
 FAINTEST = 0.1  # an order weaker than this, relative to the mean, counts as if it were as strong
+MOST_THREADS = 15
 SMALL = 0.01  # an error below this is not worth more of the training
 VALIDATION = 1  # where its seeds begin to differ from those of training
 
@@ -107,7 +110,7 @@ class VolumeTask(ABC):
 
         A tenth less error of an order counts the same, whether it is strong or faint and in much or little noise.
         """
-        return (self.errors(network, self.examples(step)) + SMALL).log().mean()
+        return (self.errors(network, self._ahead(step)) + SMALL).log().mean()
 
     def examples(self, step: int) -> list[Any]:
         """The batch of a ``step``; the same whenever it is asked for."""
@@ -131,6 +134,11 @@ class VolumeTask(ABC):
         return figures
 
     @cached_property
+    def _ahead(self) -> Callable[[int], list[Any]]:
+        """The examples of a step; while a card computes, the CPU makes those of the next ones."""
+        return self.examples if torch.device(self.device).type == "cpu" else Ahead(self.examples)
+
+    @cached_property
     def _validation(self) -> list[Any]:
         made = []
         for place, name in enumerate(self.validation):
@@ -144,6 +152,31 @@ class VolumeTask(ABC):
     @cached_property
     def _input(self) -> list[Tensor]:
         return [self.input_errors([each])[0].cpu() for each in self._validation]
+
+
+class Ahead:
+    """What a function gives for a number, with the next numbers under way in threads; results do not depend on them.
+
+    Examples
+    --------
+    >>> squares = Ahead(lambda n: n * n)
+    >>> [squares(n) for n in (3, 4, 9)]
+    [9, 16, 81]
+    """
+
+    def __init__(self, make: Callable[[int], Any], threads: int | None = None) -> None:
+        self.make, self.threads = make, threads or max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
+        self.pool = ThreadPoolExecutor(self.threads, "ddf_tomo examples")
+        self.under_way: dict[int, Future[Any]] = {}
+
+    def __call__(self, step: int) -> Any:
+        wanted = range(step, step + self.threads + 1)
+        for other in [number for number in self.under_way if number not in wanted]:
+            self.under_way.pop(other).cancel()
+        for number in wanted:
+            if number not in self.under_way:
+                self.under_way[number] = self.pool.submit(self.make, number)
+        return self.under_way.pop(step).result()
 
 
 def names_of_families(values: Any, argument: str) -> tuple[str, ...]:

@@ -168,6 +168,10 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(str(error).replace("name:", "architecture:", 1)) from error
 
+    def with_seed(self, seed: int) -> Recipe:
+        """The same with another ``seed`` of samples, noise and fresh weights: one of several trainings to compare."""
+        return replace(self, task=replace(self.task, seed=seed), schedule=replace(self.schedule, seed=seed))
+
     def data(self) -> dict[str, Any]:
         """Name of the task, and its fields."""
         name = next(name for name, cls in TASKS.items() if isinstance(self.task, cls))

@@ -11,6 +11,7 @@ import torch
 
 from ddf_tomo._checks import FileFormatError
 from ddf_tomo.training import Denoising, Recipe, Schedule, order_errors, run_recipe, shipped_recipes, train
+from ddf_tomo.training._volume_task import Ahead
 from ddf_tomo.weights import load_network, make_network, read_card
 
 SMALL = """
@@ -83,6 +84,23 @@ def test_it_makes_the_same_weights_again_with_an_interruption_too(recipe, tmp_pa
     state = found.network.state_dict()
     assert all(torch.equal(state[name], first[name]) for name in first)
     assert not (tmp_path / "b.state").exists()
+
+
+def test_another_seed_is_another_training(recipe, tmp_path):
+    other = recipe.with_seed(6)
+    assert not torch.equal(other.task.examples(0)[0].truth, recipe.task.examples(0)[0].truth)
+    weights = [made.network().state_dict() for made in (recipe, other, recipe.with_seed(5))]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert other.data()["seed"] == 6
+
+
+def test_examples_made_ahead_are_the_same(recipe):
+    ahead = Ahead(recipe.task.examples, 3)
+    for step in (0, 1, 2, 7, 3):
+        for example, same in zip(ahead(step), recipe.task.examples(step), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(example, same, strict=True))
+    assert set(ahead.under_way) == {4, 5, 6}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
