@@ -28,6 +28,7 @@ from ddf_tomo.priors import (
     Smoothness,
     TotalVariation,
 )
+from ddf_tomo.priors.learned import LearnedPrior
 from ddf_tomo.priors.positive_definite import OFF_DIAGONAL
 from ddf_tomo.priors.positivity import nowhere_negative
 from ddf_tomo.reconstruction import Reconstruction
@@ -150,6 +151,8 @@ class OneScan:
         prior, shape = self.plan.prior, self.scan.geometry.volume_shape
         if prior is None or not weight:
             return []
+        if isinstance(prior, LearnedPrior):
+            return [weight * prior]  # the noise that it is relative to is measured
         if isinstance(prior, Functional):
             return [weight / self.unit * prior]
         if prior == "smoothness":

@@ -10,8 +10,9 @@ from typing import Any
 from ddf_tomo._checks import MOST_ITERATIONS, choice, flag, integer, message, number
 from ddf_tomo.operators.base import fits, shape_text
 from ddf_tomo.priors import Functional, Smoothness
+from ddf_tomo.priors.learned import LearnedPrior
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Misfit, Solution, cgls, fbp, fista, irtt, lbfgs, nonlinear_cg, pdhg, sirt
+from ddf_tomo.solvers import Misfit, Solution, cgls, fbp, fista, irtt, lbfgs, nonlinear_cg, pdhg, plug_and_play, sirt
 from ddf_tomo.solvers.multiresolution import MOST_LEVELS
 
 PRIORS = ("auto", "tv", "smoothness")
@@ -19,6 +20,7 @@ STARTS = ("auto", "fbp", "zero")
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
 UNREGULARISED = 15
+LEARNED = 24  # iterations with a learned prior
 SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
 
 
@@ -37,7 +39,10 @@ class Method:
 
 
 def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
-    """The linear method where the prior is quadratic, the nonlinear one where it is not."""
+    """Linear where the prior is quadratic, nonlinear where it is not; between two steps of a learned denoiser."""
+    if terms and isinstance(prior := terms[0], LearnedPrior):
+        how |= {"strength": prior.weight, "sigma": prior.sigma, "positive": len(terms) > 1}
+        return plug_and_play(misfit.A, misfit.y, prior.denoiser, weights=misfit.weights, **how)
     solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
     if not terms:
         return solve()
@@ -120,12 +125,14 @@ class Plan:
             raise ValueError(message("levels", "1, as a prior of your own is for one grid", levels))
         weight = _checked_weight(weight, prior)
         positive = flag(positive, "positive")
-        if positive and not taken.takes_constraints:
+        learned = isinstance(prior, LearnedPrior)
+        if positive and not taken.takes_constraints and not learned:
             found = f"False, as method {method!r} takes no constraints"
             raise ValueError(message("positive", found, True, "'fista' does"))
         if iterations is None:
             # Without a prior the number of iterations is what keeps the noise out.
             iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
+            iterations = LEARNED if learned else iterations
             if prior is not None and isinstance(weight, str):
                 iterations = iterations // 2  # the search for the weight has come the other half of the way
         iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)
@@ -157,7 +164,11 @@ class Plan:
         By default where a prior says what the end is. Without one the number of iterations keeps the noise out, and
         from another start the same number would let in more.
         """
-        return self.start == "fbp" or (self.start == "auto" and self.prior is not None)
+        return self.start == "fbp" or (self.start == "auto" and self.prior is not None and not self.is_learned)
+
+    @property
+    def is_learned(self) -> bool:
+        return isinstance(self.prior, LearnedPrior)
 
     def check_scan(self, scan: Scan) -> None:
         """Raise if a scan does not allow what was asked for; told before the work, which may take hours."""
@@ -169,6 +180,12 @@ class Plan:
             expected = f"one for harmonics, which {type(scan.response).__name__} sees"
             hint = "second moments become rank-2 data by operators.rank_two.rank_two_from_second_moment"
             raise ValueError(message("method", expected, repr(self.name), hint))
+        if self.is_learned and not harmonics:
+            hint = "second moments of order 2 are harmonics as well as tensors"
+            raise ValueError(message("prior", "one for rank-2 tensors", repr(self.prior), hint))
+        if scan.streams and self.is_learned:
+            hint = "Scan.read(..., in_memory=True) gets them, if there is room"
+            raise ValueError(message("prior", "another one for data on the disk", repr(self.prior), hint))
         if scan.streams and not self.method.streams:
             able = " or ".join(repr(name) for name, method in METHODS.items() if method.streams)
             hint = "Scan.read(..., in_memory=True) gets them, if there is room"
@@ -188,6 +205,12 @@ class Plan:
 
 def _checked_prior(prior: Any, method: str) -> str | Functional | None:
     takes = METHODS[method].takes_priors
+    if isinstance(prior, str) and (prior == "learned" or prior.endswith(".safetensors")):
+        prior = LearnedPrior(prior)
+    if isinstance(prior, LearnedPrior):
+        if method != "cg":
+            raise ValueError(message("method", "'cg' with a learned prior", repr(method)))
+        return prior
     if prior is not None and not isinstance(prior, (str, Functional)):
         raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
     if isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":

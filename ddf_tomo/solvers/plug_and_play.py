@@ -40,6 +40,8 @@ class PlugAndPlaySolution(Solution):
 
     Attributes
     ----------
+    x, residuals, stopped_by
+        As of any `Solution`.
     sigmas
         Noise level that the denoiser was told, in each iteration.
     changes

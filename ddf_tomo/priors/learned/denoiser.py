@@ -40,6 +40,9 @@ class Denoiser(nn.Module, ABC):
     torch.Size([7, 8, 9, 15])
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def correction(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
         """``F`` for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)`` with their ``condition``."""

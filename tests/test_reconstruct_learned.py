@@ -1,0 +1,91 @@
+"""Learned priors through the door of all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ddf_tomo import RankTwoResponse, SaxsResponse, TensorXRayTransform, reconstruct
+from ddf_tomo.operators.spherical_harmonics import evaluate, half_sphere_grid
+from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
+from ddf_tomo.priors.learned import EquivariantDenoiser, GradientStep, LearnedPrior, ResidualUNet
+from ddf_tomo.solvers import plug_and_play
+from ddf_tomo.weights import architecture, save_network, shipped_weights
+
+GEOMETRY = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.6], views=[8, 8], detector_shape=(10, 10))
+SCAN = simulate(helicoidal_fibres, GEOMETRY, SaxsResponse(np.arange(6) * np.pi / 6), noise=0.05)
+OPTIONS = {"ell_max": 2, "progress": False, "iterations": 3}
+
+
+def network(kind=ResidualUNet):
+    torch.manual_seed(0)
+    return kind().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("made", [network, lambda: network(EquivariantDenoiser), lambda: GradientStep(network())])
+def test_it_is_plug_and_play(made):
+    found = reconstruct(SCAN, prior=LearnedPrior(made()), weight=2.0, **OPTIONS)
+    A = TensorXRayTransform(SCAN.geometry, SCAN.response, 2)
+    expected = plug_and_play(A, SCAN.data, made(), strength=2.0, iterations=3, progress=False)
+    np.testing.assert_allclose(found.coefficients, expected.x, atol=1e-4 * float(expected.x.abs().max()))
+    assert found.settings["prior"] == f"<1 · LearnedPrior({type(made()).__name__})>"
+    assert reconstruct(SCAN, prior=LearnedPrior(network()), ell_max=2, progress=False).settings["iterations"] == 24
+
+
+def test_units_do_not_matter():
+    """Powers of two, so that rounding is the same: iterations that have not converged amplify it."""
+    other = simulate(helicoidal_fibres, GEOMETRY, SCAN.response, noise=0.05)
+    scaled = type(other)(1024 * other.data, other.geometry, other.response, weights=other.full_weights() / 128)
+    first, second = (reconstruct(s, prior=LearnedPrior(network()), **OPTIONS) for s in (other, scaled))
+    np.testing.assert_allclose(second.coefficients, 1024 * first.coefficients, rtol=1e-4, atol=1e-3)
+
+
+def test_nowhere_negative_and_interrupted(tmp_path):
+    prior = LearnedPrior(network(), sigma=(0.2, 0.1))
+    found = reconstruct(SCAN, prior=prior, positive=True, **OPTIONS)
+    values = found.coefficients @ evaluate(half_sphere_grid(4000), 2).T
+    assert values.min() > -1e-5 * values.max()
+    reconstruct(SCAN, prior=prior, positive=True, **(OPTIONS | {"iterations": 2}), checkpoint=tmp_path / "state")
+    again = reconstruct(SCAN, prior=prior, positive=True, **OPTIONS, checkpoint=tmp_path / "state")
+    np.testing.assert_array_equal(again.coefficients, found.coefficients)
+
+
+def test_from_a_file(tmp_path):
+    pytest.importorskip("safetensors")
+    save_network(network(), path := tmp_path / "prior.safetensors")
+    found = reconstruct(SCAN, prior=str(path), **OPTIONS)
+    np.testing.assert_array_equal(
+        found.coefficients, reconstruct(SCAN, prior=LearnedPrior(path), **OPTIONS).coefficients
+    )
+
+
+@pytest.mark.skipif(bool(shipped_weights()), reason="there are weights to take")
+def test_nothing_is_shipped_yet():
+    with pytest.raises(ValueError, match=r"^prior: expected a network, got 'learned'. this version ships none"):
+        reconstruct(SCAN, prior="learned")
+
+
+@architecture("nothing-of-a-denoiser")
+class Other(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+
+def test_what_is_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    save_network(Other(), path := tmp_path / "other.safetensors")
+    tensors = simulate(helicoidal_fibres, GEOMETRY, RankTwoResponse())
+    learned = LearnedPrior(network())
+    for scan, given, kind, text in (
+        (SCAN, {"prior": str(path)}, TypeError, r"^prior: expected a Denoiser of volumes"),
+        (SCAN, {"prior": "nowhere.safetensors"}, FileNotFoundError, r"^path: expected an existing file"),
+        (SCAN, {"prior": learned, "method": "fista"}, ValueError, r"^method: expected 'cg' with a learned prior"),
+        (SCAN, {"prior": learned, "weight": "cross-validation"}, ValueError, r"^weight: expected"),
+        (SCAN, {"prior": learned, "levels": 2}, ValueError, r"^levels: expected 1"),
+        (tensors, {"prior": learned}, ValueError, r"^prior: expected one for rank-2 tensors"),
+    ):
+        with pytest.raises(kind, match=text):
+            reconstruct(scan, **given)
+    with pytest.raises(TypeError, match=r"^prior: expected one that has a value"):
+        learned(torch.zeros(4, 4, 4, 6))
