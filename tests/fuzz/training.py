@@ -82,6 +82,21 @@ def _(s: Source) -> Made:
     }
 
 
+@entry("Unrolling, a batch", 0.3)
+def _(s: Source) -> Made:
+    def call(**given: Any) -> Any:
+        return training.Unrolling(**given).examples(0)[0].truth
+
+    families = {"families": ("grains",), "validation": ("crossing",), "shape": (3, 3, 3), "orders": (2,)}
+    return call, families | {"batch": 1, "projection_noise": (0.01, 0.02), "oversampling": s.one_of(1, 2)}
+
+
+@entry("benchmark_scan", 0.3)
+def _(s: Source) -> Made:
+    given = {"index": s.size(0, 40), "shape": (4, 4, 4), "ell_max": 2, "views": 8, "noise": 0.02, "response": None}
+    return training.benchmark_scan, given | {"shift": s.one_of(*training.SHIFTS), "oversampling": s.one_of(1, 2)}
+
+
 @entry("Schedule")
 def _(s: Source) -> Made:
     def call(step: Any, **given: Any) -> Any:
