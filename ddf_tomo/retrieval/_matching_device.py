@@ -157,7 +157,7 @@ def update(
         if sloped:
             for axis, moments in enumerate(given[..., pairs + count + 2 :].split(pairs, -1)):
                 right = right - (matrix_of(moments) @ slope[rows][..., chosen, axis, None])[..., 0]
-    solver, _, possible = _inverted(matrix, ridge=1e-6)
+    solver, _, possible = inverted(matrix, ridge=1e-6)
     step = (solver @ right[..., None])[..., 0]
     length = torch.hypot(step[..., 0], step[..., 1])
     step = torch.where(possible[..., None], step * (furthest / length.clamp(min=1e-30)).clamp(max=1)[..., None], 0)
@@ -187,7 +187,7 @@ def errors(
     scale = _scale(normal)
     # Where more than half of some combination of regressors is noise, taking it off leaves a guess.
     known = _cholesky((normal - noisy) * scale[..., :, None] * scale[..., None, :])[1]
-    inverse, definite, positive = _inverted(normal)
+    inverse, definite, positive = inverted(normal)
     good = known & definite & positive
     factor = inverse @ meat
     covariance = factor @ inverse
@@ -225,7 +225,7 @@ def _cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return found.L, (found.info == 0) & (found.L.diagonal(dim1=-2, dim2=-1).amin(-1).square() > LEAST_PIVOT)
 
 
-def _inverted(matrix: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def inverted(matrix: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Inverse; where there is one; where the diagonal is positive. A ``ridge`` rises until there is one."""
     scale = _scale(matrix)
     positive = (matrix.diagonal(dim1=-2, dim2=-1) > 0).all(-1)

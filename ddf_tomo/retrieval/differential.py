@@ -30,10 +30,11 @@ from typing import Any
 
 import torch
 
-from ddf_tomo._checks import flag, message, number
+from ddf_tomo._checks import choice, flag, message, number
 from ddf_tomo.retrieval import _differential_compiled, _differential_torch
-from ddf_tomo.retrieval._differential_maps import PASSES, maps_of
+from ddf_tomo.retrieval._differential_maps import PASSES, maps_of, options_of
 from ddf_tomo.retrieval._filters import DERIVATIVE_REACH, gaussian_taps
+from ddf_tomo.retrieval._fisher import ERRORS, with_fisher_errors
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import Method, View
 
@@ -41,12 +42,16 @@ MINIMUM_FRAMES = 4  # of all distances: the scatter of fewer says nothing about 
 
 
 class _Differential:
-    """The linear retrieval as a method of `ddf_tomo.retrieval.retrieve`."""
+    """The linear retrieval as a method of `ddf_tomo.retrieval.retrieve`.
+
+    Options: ``window``, ``smoothing``, ``background``, and ``errors``: ``"sandwich"`` (the default), from the scatter
+    of the steps, or ``"fisher"``, what counting noise of the sample alone would leave.
+    """
 
     options: dict[str, Any]
 
     def __init__(self) -> None:
-        self.options = {"window": 3.0, "smoothing": 1.0, "background": True}
+        self.options = {"window": 3.0, "smoothing": 1.0, "background": True, "errors": "sandwich"}
 
     def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
         distances, steps, rows, columns = shape
@@ -60,7 +65,12 @@ class _Differential:
         if min(rows, columns) < least:
             hint = f"Smoothing and derivatives reach over {least // 2} pixels to every side"
             raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
-        return {"window": window, "smoothing": smoothing, "background": flag(options["background"], "background")}
+        return {
+            "window": window,
+            "smoothing": smoothing,
+            "background": flag(options["background"], "background"),
+            "errors": choice(options["errors"], "errors", ERRORS),
+        }
 
     def halo(self, options: dict[str, Any]) -> int:
         """Smoothing, derivatives, windows, each of them as often as one result follows from another."""
@@ -74,7 +84,9 @@ class _Differential:
         wanted = torch.is_grad_enabled() and any(each.requires_grad for each in view[:3])
         compiled = view.sample.device.type == "cpu" and not wanted
         fit = (_differential_compiled if compiled else _differential_torch).fit(view, options, tick)
-        return maps_of(fit, view, **options)
+        window, smoothing, background = options_of(options)
+        maps = maps_of(fit, view, window, smoothing, background)
+        return with_fisher_errors(maps, view, window, smoothing, background) if options["errors"] == "fisher" else maps
 
 
 METHOD: Method = _Differential()

@@ -42,6 +42,7 @@ import torch
 
 from ddf_tomo._checks import choice, flag, integer, message, number
 from ddf_tomo.retrieval import _matching_fit
+from ddf_tomo.retrieval._fisher import ERRORS, with_fisher_errors
 from ddf_tomo.retrieval._matching_fit import (
     FEWEST_FRAMES,
     GATHERED,
@@ -81,6 +82,8 @@ class _Matching:
       jointly over the view from the frames of single pixels, C without negative eigenvalues if ``positive``. T and u
       follow. Errors of C are then those of the noise that gets through; what the prior bends is not in them.
     * ``weight``: of the prior, in units of the noise of a pixel; by default that of least estimated risk in each view.
+    * ``errors``: ``"sandwich"``, noise of both frames propagated through the fit; or ``"fisher"``, what counting noise
+      of the sample alone would leave.
 
     The gain, where known, gives the level of the noise; it is taken from the misfit in the window otherwise, and
     there is no ``chi2`` then. Compiled on the CPU, torch elsewhere. T, u, C and background are differentiable.
@@ -96,6 +99,7 @@ class _Matching:
             "largest_shift": 3.0,
             "iterations": 8,
             "positive": False,
+            "errors": "sandwich",
             "prior": None,
             "weight": "auto",
         }
@@ -112,6 +116,7 @@ class _Matching:
             "largest_shift": number(options["largest_shift"], "largest_shift", low=0.1, high=100),
             "iterations": integer(options["iterations"], "iterations", low=1, high=100),
             "positive": flag(options["positive"], "positive"),
+            "errors": choice(options["errors"], "errors", ERRORS),
             "prior": options["prior"],
             "weight": options["weight"],
         }
@@ -141,6 +146,10 @@ class _Matching:
         with torch.no_grad():
             found = _matching_fit.fit(view, options, tick)
         maps = _maps(found, view, options)
+        if options["errors"] == "fisher":
+            _, pixelwise = _matching_fit.unknowns_of(view.sample.shape, options["background"])
+            given = options["window"], options["smoothing"], options["background"]
+            maps = with_fisher_errors(maps, view, *given, pixelwise=pixelwise)
         if torch.is_grad_enabled() and any(each.requires_grad for each in view[:3]):
             return _differentiable(maps, found, view, options)
         return maps

@@ -67,7 +67,7 @@ def distances() -> tuple[NDArray[Any], NDArray[Any]]:
     [
         (lambda: some(3), {"gain": 1.0}, np.float64, 1e-5),
         (lambda: some(8, background=0.04), {"background": True, "positive": True}, np.float64, 1e-5),
-        (distances, {"distance_m": (0.5, 1.0), "iterations": 2}, np.float64, 1e-5),
+        (distances, {"distance_m": (0.5, 1.0), "iterations": 2, "gain": 1.0, "errors": "fisher"}, np.float64, 1e-5),
         (lambda: some(10), {}, np.float32, 1e-4),
     ],
     ids=["T in the window", "background", "distances", "float32"],
