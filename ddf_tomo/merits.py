@@ -287,7 +287,7 @@ class NullSpaceShare:
     share
         ``|open| / |volume|``, 0 … 1.
     share_per_order
-        The same of each order ℓ; NaN where the volume has none of it.
+        The same of each order ℓ; 0 where the volume has none of it.
     """
 
     seen: NDArray[Any]
@@ -355,4 +355,4 @@ def null_space_share(
 
 def _size_ratio(part: NDArray[Any], whole: NDArray[Any]) -> float:
     size = _root_mean_square(whole)
-    return _root_mean_square(part) / size if size else math.nan
+    return _root_mean_square(part) / size if size else 0.0

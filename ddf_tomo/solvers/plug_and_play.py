@@ -41,7 +41,7 @@ class PlugAndPlaySolution(Solution):
     Attributes
     ----------
     x, residuals, stopped_by
-        As of any `Solution`.
+        As of any `Solution`; ``x`` is of the operator's domain shape.
     sigmas
         Noise level that the denoiser was told, in each iteration.
     changes
@@ -260,7 +260,7 @@ def near_data(
 
 
 def noise_variance(y: torch.Tensor, weights: torch.Tensor | None = None) -> float:
-    """Variance of the noise of a datum of weight 1, from second differences along both axes of the detector.
+    """Variance of the noise of a datum of weight 1, from second differences along the axes of the detector.
 
     The median of their size: what is smooth over three pixels cancels, and edges are few [Immerkær 1996, Comput. Vis.
     Image Underst. 64, 300].
@@ -273,7 +273,7 @@ def noise_variance(y: torch.Tensor, weights: torch.Tensor | None = None) -> floa
     Raises
     ------
     ValueError
-        If there are nowhere 3 × 3 neighbouring pixels of positive weight.
+        If there are nowhere three neighbouring pixels, or none of positive weight.
 
     Examples
     --------
@@ -281,16 +281,16 @@ def noise_variance(y: torch.Tensor, weights: torch.Tensor | None = None) -> floa
     >>> round(noise_variance(y), 1)
     9.0
     """
-    if y.ndim < 3 or min(y.shape[-3:-1]) < 3:
-        raise ValueError(message("variance", "a number, where the detector is no 3 × 3 pixels", None))
-    axes = (y.ndim - 3, y.ndim - 2)
+    axes = tuple(axis for axis in range(max(y.ndim - 3, 0), y.ndim - 1) if y.shape[axis] >= 3)
+    if not axes:
+        raise ValueError(message("variance", "a number, where the detector has no three pixels in a row", None))
     differences = _mixed(y, axes, (1.0, -2.0, 1.0))
-    spread = torch.full_like(differences, 36.0)
+    spread = torch.full_like(differences, 6.0 ** len(axes))
     if weights is not None:
         spread = _mixed(torch.where(weights > 0, 1 / weights, torch.inf), axes, (1.0, 4.0, 1.0))
     ratio = differences[torch.isfinite(spread)].abs() / spread[torch.isfinite(spread)].sqrt()
     if not len(ratio):
-        raise ValueError(message("variance", "a number, where no 3 × 3 pixels have positive weights", None))
+        raise ValueError(message("variance", "a number, where no three pixels in a row have positive weights", None))
     seen = ratio[ratio > 0]
     found = float(seen.double().median()) / GAUSSIAN_MEDIAN if len(seen) else 0.0
     heights = y if weights is None else weights.sqrt() * y

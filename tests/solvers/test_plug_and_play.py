@@ -150,5 +150,5 @@ def test_what_is_refused():
         with pytest.raises(kind, match=text):
             plug_and_play(same, y, **{"denoiser": lambda x, s: x, "sigma": (0.2, 0.1), "iterations": 1} | given)
     small = wrap((lambda x: x, lambda y: y), (4, 2, 1, 1), (4, 2, 1, 1))
-    with pytest.raises(ValueError, match=r"^variance: expected a number, where the detector"):
+    with pytest.raises(ValueError, match=r"^variance: expected a number, where the detector has no three"):
         plug_and_play(small, torch.ones(4, 2, 1, 1), lambda x, s: x, iterations=1)

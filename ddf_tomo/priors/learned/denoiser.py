@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from ddf_tomo._checks import message
+from ddf_tomo._checks import dense, message
 from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.spherical_harmonics import order_of
 
@@ -98,7 +98,7 @@ def checked_order(x: Any) -> int:
     if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(message("x", "a float32 or float64 tensor", found))
-    if x.ndim < 4 or 0 in x.shape:
+    if dense(x, "x").ndim < 4 or 0 in x.shape:
         raise ValueError(message("x", "shape (..., x, y, z, K)", tuple(x.shape)))
     order = order_of(x.shape[-1], "x")
     if order not in ORDERS:
