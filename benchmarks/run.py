@@ -39,6 +39,7 @@ NAMES = (
     "priors",
     "imaging",
     "retrieval",
+    "retrieval_prior",
     "chain",
     "crossing_fibres",
     "alignment",

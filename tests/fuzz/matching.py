@@ -27,6 +27,8 @@ def _(s: Source) -> Made:
         "largest_shift": s.one_of(0.5, 3.0, 20.0),
         "iterations": s.one_of(1, 4),
         "positive": s.chance(0.5),
+        "prior": s.one_of(None, "smoothness", "total-variation") if steps == 5 else None,
+        "weight": s.one_of("auto", 3.0),
         "weights": s.one_of(None, s.noise(16, 18, positive=True)),
         "gain": s.one_of(None, 1.0),
         "pixel_size_m": s.one_of(None, 1e-5),
