@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import FileFormatError, check_shape, choice, message, number, of_kind, real_array
+from ddf_tomo._checks import FileFormatError, check_shape, choice, flag, message, number, of_kind, real_array
 from ddf_tomo._files import read_header, reading_hdf5, replaced_when_complete
 from ddf_tomo._geometry_file import read_geometry, write_geometry
+from ddf_tomo._phase_volume import from_angles
 from ddf_tomo._reconstruct import reconstruct
 from ddf_tomo._scan_maps import DECREMENT_UNIT, QUANTITIES
 from ddf_tomo.geometry import Geometry
@@ -237,6 +238,7 @@ class MapSeries:
         binning: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         of_maps: Mapping[str, Any] | None = None,
+        integrated: bool = False,
         **options: Any,
     ) -> Reconstruction:
         """The tensor volume, and on the same grid the volumes of attenuation and refractive decrement.
@@ -255,6 +257,11 @@ class MapSeries:
             Folder to keep states in, see `reconstruct`.
         of_maps
             Options of `Scan.from_maps`, such as ``exponent``.
+        integrated
+            Leave δ as it follows from the phase of each view, integrated. By default that is where an iteration starts
+            which fits the refraction angles of all views themselves, with their errors: less noise, and less of what
+            integration spreads. Other methods than conjugate gradients, and other priors than total variation, leave
+            it so too.
         **options
             Of `reconstruct`; for the scalars those that make sense there.
 
@@ -275,12 +282,13 @@ class MapSeries:
         folder = None if checkpoint is None else Path(checkpoint)
         if folder is not None:
             folder.mkdir(exist_ok=True)
-        for_maps = dict(of_maps or {})
+        for_maps, integrated = dict(of_maps or {}), flag(integrated, "integrated")
         scans = [self.scan(quantity, **for_maps), *(self.scan(each, **_shared(for_maps)) for each in wanted)]
         scans = [each.binned(binning) for each in scans]
         plain = {name: value for name, value in options.items() if name in FOR_ALL}
         # Tensors have methods and starts of their own; a scalar is quickly found.
         plain |= {"method": "cg"} if plain.get("method") in ("irtt", "fbp") else {}
+        differential = plain.get("method", "cg") == "cg" and plain.get("prior", "auto") in ("auto", "tv")
         made = [
             reconstruct(
                 scan, **(plain if place else options), checkpoint=None if folder is None else folder / str(place)
@@ -292,7 +300,10 @@ class MapSeries:
             values = np.asarray(volume.coefficients[..., 0])
             if name == "phase":
                 edges = float(self.maps.pixel_size_m or 1) / float(volume.voxel_size_m or 1)  # pixels in a voxel's edge
-                volumes["refractive_decrement"] = values * values.dtype.type(DECREMENT_UNIT * edges)
+                values = values * values.dtype.type(edges)
+                if not integrated and differential:
+                    values = from_angles(self.maps, self.geometry, binning, values, for_maps.get("weighted", True))
+                volumes["refractive_decrement"] = values * values.dtype.type(DECREMENT_UNIT)
             elif volume.voxel_size_m is None:
                 volumes["attenuation_per_voxel"] = values
             else:

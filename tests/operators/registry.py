@@ -14,6 +14,7 @@ import ddf_tomo as dt
 from ddf_tomo.operators import DirectionalBlur, FreeFormBlur, SlabwiseXRayTransform
 from ddf_tomo.operators.backends import BACKENDS
 from ddf_tomo.operators.base import LinearOperator
+from ddf_tomo.operators.refraction import RefractionTransform
 from ddf_tomo.priors import Differences
 from tests.strategies import random_geometry
 
@@ -95,6 +96,7 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     # Foreign projectors are no transposes, and need a card: tests/operators/test_foreign_backends.py.
     **{f"xray {b}": lambda b=b: xray(backend=b) for b in BACKENDS if is_usable(b)},
     "xray axial": lambda: dt.XRayTransform(AXIAL),
+    "refraction": lambda: RefractionTransform(GEOMETRY),
     "xray in slabs": lambda: SlabwiseXRayTransform(GEOMETRY, device="cpu", chunk_bytes=700),
     "xray 3 channels": lambda: xray(channels=3),
     "xray no views": lambda: xray(channels=2).views([]),
