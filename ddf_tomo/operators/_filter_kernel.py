@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 from ddf_tomo.operators.detector_filter import LANES, ROW_LANES, TERMS, TOGETHER
 
+GROUPS = 4  # that take turns
 _INT = ir.IntType(32)
 _CONTRACT = {"flags": ("contract",)}
 
@@ -72,6 +73,24 @@ def _copy(typing_context: Any, source: Any, at: Any, target: Any, to: Any, count
         here = builder.gep(build.data(source, source_value), [at_value])
         there = builder.gep(build.data(target, target_value), [to_value])
         cgutils.raw_memcpy(builder, there, here, count_value, build.size)
+        return context.get_dummy_value()
+
+    return types.void(source, at, target, to, count), generate
+
+
+@intrinsic
+def _copy_vectors(typing_context: Any, source: Any, at: Any, target: Any, to: Any, count: Any) -> Any:
+    """`_copy` of few numbers, and what follows them up to a whole vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_value, at_value, target_value, to_value, count_value = arguments
+        build = _Build(context, builder, source.dtype, LANES)
+        here, there = build.data(source, source_value), build.data(target, target_value)
+        lanes = ir.Constant(count_value.type, LANES)
+        more = builder.add(count_value, ir.Constant(count_value.type, LANES - 1))
+        with cgutils.for_range(builder, builder.sdiv(more, lanes)) as loop:
+            index = builder.mul(loop.index, lanes)
+            build.store(build.load(here, builder.add(at_value, index)), there, builder.add(to_value, index))
         return context.get_dummy_value()
 
     return types.void(source, at, target, to, count), generate
@@ -177,24 +196,27 @@ def _combine(
     ramps: Any,
     dampings: Any,
     places: Any,
+    group: Any,
 ) -> Any:
     """``target[end + block …] = Σ_i matrix[at + i · stride …] source[start + i]``, `LANES` numbers.
 
-    The same for real and imaginary parts of `TOGETHER` frequencies, whose ``starts`` and ``ends`` are pairs one after
-    the other. Only ``valid`` numbers are written. If ``damped`` they are multiplied with the ramp of each ``place``
-    over ``eigenvalues[eigen …] +`` damping.
+    The same for real and imaginary parts of the `TOGETHER` frequencies of a ``group``, whose ``starts`` and ``ends`` are
+    pairs one after the other. If ``damped`` they are multiplied with the ramp of each ``place`` over
+    ``eigenvalues[eigen …] +`` damping, otherwise only ``valid`` numbers are written.
     """
     with_damping = damped.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, matrix_value, at_value, stride_value, count_value, source_value, starts_value, *others = arguments
         target_value, ends_value, block_value, valid_value, *others = others
-        eigenvalues_value, eigen_value, ramps_value, dampings_value, places_value = others
+        eigenvalues_value, eigen_value, ramps_value, dampings_value, places_value, group_value = others
         build = _Build(context, builder, matrix.dtype, LANES)
         wide = at_value.type
         columns, numbers = build.data(matrix, matrix_value), build.data(source, source_value)
         found, pairs = build.data(target, target_value), range(2 * TOGETHER)
-        first = [build.number(build.data(starts, starts_value), ir.Constant(wide, pair)) for pair in pairs]
+        of_group = builder.mul(group_value, ir.Constant(wide, 2 * TOGETHER))
+        numbered = [builder.add(of_group, ir.Constant(wide, pair)) for pair in pairs]
+        first = [build.number(build.data(starts, starts_value), pair) for pair in numbered]
         totals = [cgutils.alloca_once_value(builder, build.zero) for _ in pairs]
         with cgutils.for_range(builder, count_value) as loop:
             column = build.load(columns, builder.add(at_value, builder.mul(loop.index, stride_value)))
@@ -205,7 +227,8 @@ def _combine(
         if with_damping:
             eigen_here = build.load(build.data(eigenvalues, eigenvalues_value), eigen_value)
             for one in range(TOGETHER):
-                place = build.number(build.data(places, places_value), ir.Constant(wide, one))
+                at_place = builder.add(builder.mul(group_value, ir.Constant(wide, TOGETHER)), ir.Constant(wide, one))
+                place = build.number(build.data(places, places_value), at_place)
                 ramp = build.splat(build.number(build.data(ramps, ramps_value), place))
                 damping = build.splat(build.number(build.data(dampings, dampings_value), place))
                 weight = builder.fdiv(ramp, builder.fadd(eigen_here, damping))
@@ -217,8 +240,8 @@ def _combine(
         same = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
         last = builder.shuffle_vector(last, last, same)
         is_valid = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), last)
-        for pair, result in enumerate(results):
-            to = builder.add(build.number(build.data(ends, ends_value), ir.Constant(wide, pair)), block_value)
+        for pair, result in zip(numbered, results, strict=True):
+            to = builder.add(build.number(build.data(ends, ends_value), pair), block_value)
             if not with_damping:
                 result = builder.select(is_valid, result, build.load(found, to))
             build.store(result, found, to)
@@ -227,7 +250,7 @@ def _combine(
     # fmt: off
     return types.void(
         damped, matrix, at, stride, count, source, starts, target, ends, block, valid,
-        eigenvalues, eigen, ramps, dampings, places,
+        eigenvalues, eigen, ramps, dampings, places, group,
     ), generate
     # fmt: on
 
@@ -263,8 +286,8 @@ def transform(data, spectra, shapes, stages_j, stages_k, start, stop):
     ``shapes`` end with how many places along the other axis are transformed together, and rows in a stage.
     """
     rows, columns, along_k, along_j, channels, many, places = shapes
-    x, u, y, v = np.zeros((4, places * _stride(many * channels)), data.dtype)
-    size = columns * along_j * channels
+    x, u, y, v = np.zeros((4, places * _stride(many * channels) + LANES), data.dtype)
+    size = columns * along_j * channels + LANES
     middle = np.empty(2 * size, data.dtype)
     for view in range(start, stop):
         for first in range(0, columns, many):
@@ -277,8 +300,8 @@ def transform(data, spectra, shapes, stages_j, stages_k, start, stop):
             for k in range(here):
                 for f in range(along_j):
                     to, at = ((first + k) * along_j + f) * channels, f * stride + k * channels
-                    _copy(x, at, middle, to, channels)
-                    _copy(u, at, middle, size + to, channels)
+                    _copy_vectors(x, at, middle, to, channels)
+                    _copy_vectors(u, at, middle, size + to, channels)
         for first in range(0, along_j, many):
             width = min(many, along_j - first) * channels
             stride = _stride(width)
@@ -307,67 +330,89 @@ def filter_and_return(
     """
     rows, columns, along_k, along_j, channels, coefficients, padded, sectors, many, places = shapes
     values, into, out = systems
-    group_starts, group_sectors, members, member_ends, skipped = groups
+    group_starts, group_sectors, members, member_ends, skipped, negligible = groups
     dtype, frequencies = spectra.dtype, along_k * along_j
-    plane, size = places * _stride(many * coefficients), columns * along_j * coefficients
-    memory = np.zeros((2, 2 * plane + 2 * padded), dtype)
+    plane, size = places * _stride(many * coefficients), columns * along_j * coefficients + LANES
+    memory = np.zeros((2, 2 * plane + padded), dtype)
     block, other = memory
-    x, u, y, v = block[:plane], block[plane:], other[:plane], other[plane:]  # what is left is for frequency 0
-    middle, ways = np.empty(2 * size, dtype), np.empty(sectors * channels * padded, dtype)
-    parts, where = np.empty(2 * TOGETHER * padded, dtype), np.zeros(TOGETHER, np.int64)
-    starts, ends = np.zeros(2 * TOGETHER, np.int64), np.zeros(2 * TOGETHER, np.int64)
-    within = np.arange(2 * TOGETHER) * padded
+    x, u, y, v = block[:plane], block[plane:], other[:plane], other[plane:]
+    middle, ways = np.zeros(2 * size, dtype), np.empty(sectors * channels * padded, dtype)
+    pairs = 2 * TOGETHER
+    parts, where = np.empty(GROUPS * pairs * padded, dtype), np.zeros(GROUPS * TOGETHER, np.int64)
+    starts, ends = np.zeros(GROUPS * pairs, np.int64), np.zeros(GROUPS * pairs, np.int64)
+    seen = np.empty(2 * frequencies * channels, dtype)
+    counts = np.zeros(GROUPS, np.int64)
+    within, strengths, total = np.arange(GROUPS * pairs) * padded, np.empty(padded, dtype), np.empty(padded, dtype)
     for view in range(start, stop):
         for place in range(sectors):
             at = nearest[view * sectors + place] * coefficients * padded
-            for s in range(0, channels, 2 * TOGETHER):
-                for n in range(2 * TOGETHER):
+            for s in range(0, channels, pairs):
+                for n in range(pairs):
                     channel = min(s + n, channels - 1)
-                    starts[n], ends[n] = (
-                        (view * channels + channel) * coefficients,
-                        (place * channels + channel) * padded,
-                    )
+                    starts[n] = (view * channels + channel) * coefficients
+                    ends[n] = (place * channels + channel) * padded
                 for first in range(0, padded, LANES):
                     _combine(
                         False, into, at + first, padded, coefficients, response, starts, ways, ends, first, LANES,
-                        values, 0, ramps, dampings, where,
+                        values, 0, ramps, dampings, where, 0,
                     )  # fmt: skip
-        signal = 2 * view * frequencies * channels
+        _copy(spectra, view * len(seen), seen, 0, len(seen))  # one after the other first: then they are in the cache
         for number in range(len(group_starts) - 1):
             first_j = number * many
             here = min(many, along_j - first_j)
             stride = _stride(here * coefficients)
             if skipped:
                 block[:] = 0
-            if number == 0:
-                block[:coefficients] = 0
+            # One step of several groups after the other: none waits for its own.
+            for some in range(group_starts[number], group_starts[number + 1], GROUPS):
+                count = min(GROUPS, group_starts[number + 1] - some)
+                for group in range(count):
+                    place = group_sectors[some + group]
+                    for n in range(TOGETHER):
+                        index, at = members[(some + group) * TOGETHER + n], group * TOGETHER + n
+                        starts[2 * at] = index * channels
+                        starts[2 * at + 1] = (index + frequencies) * channels
+                        where[at] = index
+                    eigen, least = nearest[view * sectors + place] * padded, np.inf
+                    for n in range(TOGETHER):
+                        least = min(least, dampings[where[group * TOGETHER + n]])
+                    used = coefficients  # eigenvalues fall
+                    while used > 1 and values[eigen + used - 1] < negligible * least:
+                        used -= 1
+                    counts[group] = used
+                    for first in range(0, used, LANES):
+                        _combine(
+                            True, ways, place * channels * padded + first, padded, channels, seen, starts,
+                            parts, within, first, LANES, values, eigen + first, ramps, dampings, where, group,
+                        )  # fmt: skip
+                for group in range(count):
+                    for n in range(TOGETHER):
+                        to, at = member_ends[(some + group) * TOGETHER + n], group * TOGETHER + n
+                        ends[2 * at] = to
+                        ends[2 * at + 1] = plane + to
+                    system = nearest[view * sectors + group_sectors[some + group]]
+                    for first in range(0, padded, LANES):
+                        _combine(
+                            False, out, system * coefficients * padded + first, padded, counts[group], parts, within,
+                            block, ends, first, coefficients - first, values, 0, ramps, dampings, where, group,
+                        )  # fmt: skip
+            if number == 0:  # frequency 0, a real number: the mean over all sectors
+                total[:] = 0
+                for place in range(sectors):
+                    system = nearest[view * sectors + place]
+                    strengths[:] = 0
+                    for s in range(channels):
+                        at, factor = (place * channels + s) * padded, seen[s] * ramps[frequencies + place]
+                        for c in range(padded):
+                            strengths[c] += ways[at + c] * factor
+                    for c in range(padded):
+                        strengths[c] /= values[system * padded + c] + dampings[frequencies + place]
+                    for r in range(coefficients):
+                        at = (system * coefficients + r) * padded
+                        for c in range(padded):
+                            total[c] += out[at + c] * strengths[r]
+                block[:coefficients] = total[:coefficients]
                 block[plane : plane + coefficients] = 0
-            last = group_starts[number + 1]
-            for group in range(group_starts[number], last + (sectors if number == 0 else 0)):
-                at_zero = group >= last  # where the filter is the mean over all sectors
-                place = group - last if at_zero else group_sectors[group]
-                for n in range(TOGETHER):
-                    index = 0 if at_zero else members[group * TOGETHER + n]
-                    starts[2 * n] = signal + index * channels
-                    starts[2 * n + 1] = starts[2 * n] + frequencies * channels
-                    ends[2 * n] = 2 * plane if at_zero else member_ends[group * TOGETHER + n]
-                    ends[2 * n + 1] = ends[2 * n] + (padded if at_zero else plane)
-                    where[n] = frequencies + place if at_zero else index
-                system = nearest[view * sectors + place]
-                for first in range(0, padded, LANES):
-                    _combine(
-                        True, ways, place * channels * padded + first, padded, channels, spectra, starts,
-                        parts, within, first, LANES, values, system * padded + first, ramps, dampings, where,
-                    )  # fmt: skip
-                for first in range(0, padded, LANES):
-                    _combine(
-                        False, out, system * coefficients * padded + first, padded, coefficients, parts, within,
-                        block, ends, first, coefficients - first, values, 0, ramps, dampings, where,
-                    )  # fmt: skip
-                if at_zero:
-                    for c in range(coefficients):
-                        block[c] += block[2 * plane + c]
-                        block[plane + c] += block[2 * plane + padded + c]
             real, imaginary, _, _ = _stages(stages_k, x, u, y, v, stride)
             for k in range(columns):
                 to = (k * along_j + first_j) * coefficients
@@ -376,11 +421,12 @@ def filter_and_return(
         for first in range(0, columns, many):
             here = min(many, columns - first)
             stride = _stride(here * coefficients)
-            for f in range(along_j):
-                for k in range(here):
-                    at, to = ((first + k) * along_j + f) * coefficients, f * stride + k * coefficients
-                    _copy(middle, at, x, to, coefficients)
-                    _copy(middle, size + at, u, to, coefficients)
+            # Upwards, and real parts first: what is written beyond the end is overwritten.
+            for part in range(2):
+                for f in range(along_j):
+                    for k in range(here):
+                        at, to = ((first + k) * along_j + f) * coefficients, f * stride + k * coefficients
+                        _copy_vectors(middle, part * size + at, block, part * plane + to, coefficients)
             real, _, _, _ = _stages(stages_j, x, u, y, v, stride)
             for j in range(rows):
                 to = ((view * rows + j) * columns + first) * coefficients

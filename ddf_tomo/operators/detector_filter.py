@@ -33,13 +33,15 @@ class DirectionalFilter:
     Attributes
     ----------
     eigenvalues, inward, outward
-        For each of some directions: shapes ``(directions, K)``, and ``(directions, K, K)``, eigenvectors as columns.
+        Eigenvalues fall. For each of some directions: shapes ``(directions, K)``, and ``(directions, K, K)``, eigenvectors as columns.
     nearest
         Number of the direction of each view and sector, shape ``(views, sectors)``.
     response
         Matrices of the views, shape ``(views, channels, K)``.
     ramp, damping, passing
         Of each frequency, shape ``(frequencies,)``.
+    negligible
+        Eigenvalues below this share of the damping may be left out.
     """
 
     eigenvalues: torch.Tensor
@@ -50,6 +52,7 @@ class DirectionalFilter:
     ramp: torch.Tensor
     damping: torch.Tensor
     passing: torch.Tensor
+    negligible: float = 0.0
 
     @cached_property
     def padded(self) -> tuple[NDArray[Any], ...]:
@@ -165,7 +168,7 @@ class DetectorFrequencies:
             _flat(filter_.response[views]),
             filter_.padded,
             _flat(filter_.nearest[views]),
-            self._groups(filter_.passing, together, size),
+            (*self._groups(filter_.passing, together, size), filter_.negligible),
             _flat(ramp),
             _flat(damping),
             along_k.of(spectra),
@@ -180,7 +183,7 @@ class DetectorFrequencies:
         index = index[index > 0]
         k, j = np.divmod(index, self.shape[1])
         block, sector = j // together, self.sector.numpy()[index]
-        order = np.lexsort((sector, block))
+        order = np.lexsort((self.radius.numpy()[index], sector, block))
         key = (block * len(self.zero) + sector)[order]
         _, first, many = np.unique(key, return_index=True, return_counts=True)
         groups = -(-many // TOGETHER)

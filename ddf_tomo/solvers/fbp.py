@@ -137,7 +137,7 @@ def fbp(
     scale = strengths.sqrt().to(like)
     R = R * scale  # of coefficients relative to the strength of their order
     eigenvalues, vectors, nearest = _eigensystems(A, R, grid, width)
-    largest = eigenvalues[nearest.flatten(), -1].median()
+    largest = eigenvalues[nearest.flatten(), 0].median()
     filter_ = DirectionalFilter(
         eigenvalues=eigenvalues.clamp_min(0) + share * largest,
         inward=vectors,
@@ -147,6 +147,7 @@ def fbp(
         ramp=apodisation,
         damping=apodisation * damping,
         passing=apodisation * largest > NEGLIGIBLE * (largest + grid.radius * damping),
+        negligible=NEGLIGIBLE,
     )
     size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * like.element_size()))
     for views, evened in data.pieces(size):
@@ -200,7 +201,7 @@ def _eigensystems(
         eigenvalues[start:stop], vectors[start:stop] = torch.linalg.eigh(symbol[start:stop])
 
     in_parallel(len(symbol), 64, solve) if R.device.type == "cpu" else solve(0, len(symbol))
-    return eigenvalues, vectors, torch.from_numpy(nearest).to(R.device).reshape(len(geometry), -1)
+    return eigenvalues.flip(1), vectors.flip(2), torch.from_numpy(nearest).to(R.device).reshape(len(geometry), -1)
 
 
 def _width(A: TensorXRayTransform, width_rad: Any) -> float:
