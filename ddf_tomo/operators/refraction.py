@@ -65,5 +65,5 @@ class RefractionTransform(LinearOperator):
         return self.corners.T(path[..., None])
 
     def views(self, indices: Any) -> RefractionTransform:
-        """The same of some views."""
+        """The same of some views; see `Geometry.__getitem__` for ``indices``."""
         return RefractionTransform(self.geometry[indices], **self.options)

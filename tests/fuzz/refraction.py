@@ -10,4 +10,4 @@ from tests.fuzz.values import Source
 @entry("RefractionTransform")
 def _(s: Source) -> Made:
     geometry = s.geometry(s.size(1, 4))
-    return RefractionTransform(geometry), {"x": s.noise((*geometry.volume_shape, 1))}
+    return RefractionTransform(geometry), {"x": s.noise(*geometry.volume_shape, 1)}
