@@ -19,13 +19,13 @@ from ddf_tomo.retrieval._differential_maps import (
     Fit,
     coarseness,
     options_of,
-    powers,
     usable,
 )
 from ddf_tomo.retrieval._filters import FIRST, SECOND, gaussian_taps
 from ddf_tomo.retrieval.method import View
 
 ROWS = 16  # of a thread at least
+KEPT = 1 << 19  # bytes: half of a usual second cache, for rows of window sums
 
 
 def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
@@ -40,16 +40,14 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     count, size = distances * steps, 5 + background
     dtype: Any = np.float64 if view.sample.dtype == torch.float64 else np.float32
     smoother, window = _taps(smoothing, True, dtype), _taps(window_sigma, False, dtype)
-    taps = np.array([FIRST, [tap / 2 for tap in SECOND]], dtype)
-    exponents = powers(background).numpy()
-    grown = np.zeros((distances, frames.SIZE), dtype)
-    grown[:, :size] = view.reach.numpy()[:, None] ** exponents
+    reach = view.reach.numpy().astype(dtype)[:, None, None]
+    taps = np.array([FIRST, [tap / 2 for tap in SECOND]], dtype) * np.stack([reach, reach**2], 1)[:, :, 0]
 
     def maps(*shape: int) -> NDArray[Any]:
         return np.empty((*shape, rows, columns), dtype)
 
-    def by_rows(work: Callable[..., None], *arguments: Any, count: int = rows) -> None:
-        in_parallel(count, ROWS, lambda start, stop: work(*arguments, start, stop))
+    def by_rows(work: Callable[..., None], *arguments: Any, count: int = rows, grain: int = ROWS) -> None:
+        in_parallel(count, grain, lambda start, stop: work(*arguments, start, stop))
 
     def passed() -> None:
         for _ in range(count):
@@ -58,73 +56,68 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     pattern, reference, noise, clean = (
         np.zeros((count, rows + 2 * frames.PAD, columns + 2 * frames.PAD), dtype) for _ in range(4)
     )
-    for images, smoothed in ((view.sample, pattern), (view.reference, reference)):
-        by_rows(frames.smooth_rows, images.reshape(count, rows, columns).numpy(), smoother, smoothed)
+    images = (each.reshape(count, rows, columns).numpy() for each in (view.sample, view.reference))
     mean, ratio = maps(distances), maps(distances)
-    by_rows(frames.mean_and_ratio, pattern, reference, view.weights.contiguous().numpy(), mean, ratio)
-    bright = ratio > OPAQUE
+    opaque, half = dtype(OPAQUE), dtype(0.5)
+    given = view.weights.contiguous().numpy()
+    by_rows(frames.patterns, *images, given, smoother, opaque, pattern, reference, mean, ratio)
+    bright = ratio > opaque
     transmission = np.where(bright, ratio, dtype(1))
     used, informative = usable(view.weights, torch.from_numpy(bright), smoothing)
-    weights = used.contiguous().numpy()
+    roots = used.sqrt().contiguous().numpy()
     precision = np.where(informative.numpy(), transmission / ((1 + transmission) * mean), dtype(0))
-    half = dtype(0.5)
+    flat = mean if background else np.zeros_like(mean)
 
-    by_rows(frames.make_patterns, pattern, reference, transmission, half)
-    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(pattern, start, stop))
+    frames.repeat_borders(pattern)
     unknowns, scale, valid = maps(frames.SIZE), maps(frames.SIZE), np.empty((rows, columns), bool)
     own = maps(distances, frames.OWN)
-    sums, gathered = maps(frames.SECOND_MAPS), maps(frames.SECOND_MAPS)
-    first = slice(frames.FIRST_MAPS)
-    common = (weights, mean, precision, grown, taps, unknowns)
-    by_rows(products.sum_products, pattern, reference, *common, noise, own, sums, False)
-    by_rows(products.gather, sums[first], window, gathered[first])
+    sums = np.zeros((rows, -(-columns // frames.SEGMENT), frames.SECOND_MAPS, frames.SEGMENT), dtype)
+    common = (pattern, reference, roots, flat, precision, taps, window)
     limits = np.array([UNINFORMATIVE, LEAST_CONTRAST**2, LEAST_PIVOT], dtype)
-    by_rows(solve.first_solution, gathered, size, limits, scale, unknowns, valid)
+    by_rows(products.sum_products, *common, unknowns, noise, own, sums, False)
+    by_rows(solve.first_solution, sums, window, size, limits, scale, unknowns, valid)
     passed()
 
-    change = np.where(bright & valid, 1 + _change(own, unknowns), dtype(1)).clip(dtype(0.5), dtype(2))
+    change = np.where(bright & valid, 1 + _change(own, unknowns), dtype(1)).clip(half, dtype(2))
     transmission = transmission * change
     by_rows(frames.change_patterns, pattern, reference, change, half)
-    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(pattern, start, stop))
+    frames.repeat_borders(pattern)
     excess = half * (1 - transmission) / (1 + transmission)
-    by_rows(products.sum_products, pattern, reference, *common, noise, own, sums, True)
-    by_rows(products.take_off_share, noise, pattern, _change(own, unknowns))
-    in_parallel(count, 1, lambda start, stop: frames.repeat_borders(noise, start, stop))
-    by_rows(products.free_of_blur, noise, excess, unknowns, grown, taps, clean)
-    by_rows(products.sum_noise, clean, weights, excess, precision, grown, taps, dtype(0.25), sums)
-    by_rows(products.gather, sums, window, gathered)
-    inverse = maps(frames.PAIRS)
-    by_rows(solve.second_solution, gathered, size, limits, scale, unknowns, inverse, valid)
-    passed()
-
+    by_rows(products.sum_products, *common, unknowns, noise, own, sums, True)
+    frames.repeat_borders(noise)
+    by_rows(products.free_of_blur, noise, excess, unknowns, taps, clean)
+    by_rows(products.sum_noise, clean, roots, excess, precision, taps, window, dtype(0.25), sums)
     coarse = coarseness(window_sigma)
     high, wide = -(-rows // coarse), -(-columns // coarse)
+    inverse = np.empty((frames.PAIRS, high, wide), dtype)
+    by_rows(solve.second_solution, sums, window, size, limits, scale, unknowns, inverse, coarse, valid)
+    passed()
+
     change = _change(own, unknowns)
-    counted = (weights > 0).sum(1, dtype=dtype) * dtype(steps // weights.shape[1])
+    counted = (roots > 0).sum(1, dtype=dtype) * dtype(steps // roots.shape[1])
     frames_of_pixel = counted.sum(0)
     photons = counted * mean
     total = photons.sum(0)
     photons = np.where(total > 0, photons / np.where(total > 0, total, 1), dtype(1 / distances))
-    misfit, pulls = np.zeros_like(mean), np.empty((count, frames.PULLS, high, wide), dtype)
-    settings = (window, coarse, size)
-    grid = (..., slice(None, None, coarse), slice(None, None, coarse))
-    inverse = np.ascontiguousarray(inverse[grid])
-
-    def pull(start: int, stop: int) -> None:
-        for block in range(start, stop, frames.BLOCK):
-            ends = block, min(block + frames.BLOCK, stop)
-            errors.pulls_of_frames(pattern, reference, *common, inverse, own, *settings, misfit, pulls, *ends)
-
-    in_parallel(high, frames.BLOCK, pull)
-    scatter, means = np.empty((frames.ALL_PAIRS + 1, high, wide), dtype), maps(frames.ALL_PAIRS + 1)
     number = np.where(frames_of_pixel > 0, frames_of_pixel, dtype(count))
-    on_grid = [np.ascontiguousarray(each[grid]) for each in (own, photons, number, valid)]
-
-    by_rows(errors.scatter_of_pulls, pulls, inverse, *on_grid, dtype(MOST_LEVERAGE), scatter, count=high)
+    grid = (..., slice(None, None, coarse), slice(None, None, coarse))
+    photons, number, known = (np.ascontiguousarray(each[grid]) for each in (photons, number, valid))
+    share = (own[grid][:, : frames.SIZE] * photons[:, None]).sum(0)
+    misfit, pulls = np.zeros_like(mean), np.zeros((frames.ALL, high, wide), dtype)
+    scatter, means = np.zeros((frames.ALL_PAIRS + 1, high, wide), dtype), maps(frames.ALL_PAIRS + 1)
+    near = _padded(window[::coarse])
+    kept = frames.SIZE * (2 * len(window) - 1) * wide * dtype(0).itemsize
+    settings = coarse, dtype(coarse * coarse / size), dtype(MOST_LEVERAGE), max(1, min(steps, KEPT // kept))
+    common = (*common, near, unknowns, own, change, inverse, share, photons, *settings)
+    by_rows(errors.scatter_of_pulls, *common, misfit, pulls, scatter, count=high, grain=frames.BLOCK)
+    scatter[-1] = known
+    pairs = [(a, b) for a in range(frames.ALL) for b in range(a, frames.ALL)]
+    for n, (a, b) in enumerate(pairs):
+        scatter[n] = (scatter[n] - pulls[a] * pulls[b] / number) * scatter[-1]
     by_rows(errors.window_means, scatter, window, coarse, means)
     passed()
     whole = 1 + change + unknowns[5]
-    upper = [n for n, (a, b) in enumerate((a, b) for a in range(7) for b in range(a, 7)) if b <= size]
+    upper = [n for n, (_, b) in enumerate(pairs) if b <= size]
     return Fit(
         *map(
             torch.from_numpy,
@@ -152,4 +145,8 @@ def _change(own: NDArray[Any], unknowns: NDArray[Any]) -> NDArray[Any]:
 def _taps(sigma: float, unit_sum: bool, dtype: Any) -> NDArray[Any]:
     """Taps of a Gaussian, one more than a multiple of three of them, as the kernels take three lags at a time."""
     taps = gaussian_taps(sigma, unit_sum=unit_sum)
-    return np.array(taps + (0.0,) * (-(len(taps) - 1) % 3), dtype)
+    return _padded(np.array(taps, dtype))
+
+
+def _padded(taps: NDArray[Any]) -> NDArray[Any]:
+    return np.pad(taps, (0, -(len(taps) - 1) % 3))
