@@ -217,22 +217,21 @@ def _conditioned(maps: dict[str, Tensor], covariance: Tensor, spread: Tensor) ->
     first, second = torch.triu_indices(6, 6).unbind(0)
     matrix = error.new_zeros(*error.shape[:-1], 6, 6)
     matrix[..., first, second] = matrix[..., second, first] = error
-    variances = matrix.diagonal(dim1=-2, dim2=-1)[..., 1:]
-    known = maps["valid"] & (variances > 0).all(-1) & variances.isfinite().all(-1) & covariance.isfinite().all(-1)
-    known &= torch.linalg.inv_ex(torch.where(known[..., None, None], matrix[..., 3:, 3:], 0))[1] == 0
-    matrix = torch.where(known[..., None, None], matrix, torch.eye(6).to(matrix))
     lost = matrix[..., 0, 0].isinf()  # a dead pixel has the window's u and C, but no T
     matrix[..., 0, 0] = torch.where(lost, 1, matrix[..., 0, 0])
+    known = maps["valid"] & matrix.isfinite().all(-1).all(-1) & (spread.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
+    unit = torch.eye(6).to(matrix)
+    known &= torch.linalg.cholesky_ex(torch.where(known[..., None, None], matrix, unit))[1] == 0
+    matrix = torch.where(known[..., None, None], matrix, unit)
     slope = matrix[..., :3, 3:] @ torch.linalg.inv(matrix[..., 3:, 3:])
     cross = slope @ spread
     made = matrix.clone()
     made[..., :3, :3] += (cross - matrix[..., :3, 3:]) @ slope.mT
     made[..., :3, 3:], made[..., 3:, :3], made[..., 3:, 3:] = cross, cross.mT, spread
     made[..., 0, 0] = torch.where(lost, torch.inf, made[..., 0, 0])
-    change = torch.where(known[..., None], covariance - maps["covariance"], 0)
+    change = covariance - maps["covariance"]
     others = (slope @ change[..., None])[..., 0]
-    made = torch.where(known[..., None], made[..., first, second], error)
-    deviation = made[..., first == second].sqrt()
+    deviation = made.diagonal(dim1=-2, dim2=-1).sqrt()
     found = {
         "transmission": maps["transmission"] + others[..., 0],
         "displacement": maps["displacement"] + others[..., 1:],
@@ -240,6 +239,7 @@ def _conditioned(maps: dict[str, Tensor], covariance: Tensor, spread: Tensor) ->
         "transmission_error": deviation[..., 0],
         "displacement_error": deviation[..., 1:3],
         "covariance_error": deviation[..., 3:],
-        "error_matrix": made,
+        "error_matrix": made[..., first, second],
     }
-    return {name: each.to(maps[name]) for name, each in found.items()}
+    where = {name: known.reshape(known.shape + (1,) * (each.ndim - 2)) for name, each in found.items()}
+    return {name: torch.where(where[name], each, maps[name]).to(maps[name]) for name, each in found.items()}

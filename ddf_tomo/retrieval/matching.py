@@ -125,7 +125,9 @@ class _Matching:
             if shape[0] * shape[1] < FEWEST_FRAMES:
                 expected = f"None for fewer than {FEWEST_FRAMES} frames"
                 raise ValueError(message("prior", expected, f"{checked['prior']!r} for {shape[0] * shape[1]}"))
-        if checked["weight"] != "auto":
+        if isinstance(checked["weight"], str):
+            choice(checked["weight"], "weight", ("auto",))
+        else:
             checked["weight"] = number(checked["weight"], "weight", low=1e-6, high=1e12)
         least = 2 * int(np.ceil(SMOOTHED * checked["smoothing"])) + 1
         if min(rows, columns) < least:

@@ -255,3 +255,37 @@ def test_what_a_prior_cannot_do_is_refused() -> None:
     sample, reference = (torch.as_tensor(each) for each in frames(5, (32, 32), counts=1000))
     with pytest.raises(ValueError, match=r"prior.*gradients"):
         retrieve(sample.requires_grad_(), reference, "matching", prior="smoothness", progress=False)
+
+
+def test_transmission_and_displacement_follow_as_least_squares_says() -> None:
+    from ddf_tomo.retrieval._matching_prior import _conditioned
+
+    factor = random(4, 5, 6, 6, seed=8)
+    error = factor @ factor.mT + 0.1 * torch.eye(6)
+    first, second = torch.triu_indices(6, 6).unbind(0)
+    found = random(4, 5, 6, seed=9)
+    deviation = error.diagonal(dim1=-2, dim2=-1).sqrt()
+    valid = torch.ones(4, 5, dtype=torch.bool)
+    valid[2, 2] = False
+    maps = {
+        "transmission": found[..., 0],
+        "displacement": found[..., 1:3],
+        "covariance": found[..., 3:],
+        "transmission_error": deviation[..., 0],
+        "displacement_error": deviation[..., 1:3],
+        "covariance_error": deviation[..., 3:],
+        "error_matrix": error[..., first, second],
+        "valid": valid,
+    }
+    known = random(4, 5, 3, seed=10)
+    # Nearly exact: what minimises (m - found)ᵀ P (m - found) with this C, by the precision P.
+    made = _conditioned(maps, known, 1e-12 * torch.eye(3, dtype=torch.float64).expand(4, 5, 3, 3))
+    precision = torch.linalg.inv(error)
+    off = precision[..., :3, 3:] @ (known - found[..., 3:])[..., None]
+    expected = found[..., :3] - torch.linalg.solve(precision[..., :3, :3], off)[..., 0]
+    others = torch.cat([made["transmission"][..., None], made["displacement"]], -1)
+    bars = torch.cat([made["transmission_error"][..., None], made["displacement_error"]], -1)
+    torch.testing.assert_close(others[valid], expected[valid])
+    torch.testing.assert_close(bars[valid].square(), torch.linalg.inv(precision[valid][:, :3, :3]).diagonal(0, 1, 2))
+    for name, each in made.items():
+        torch.testing.assert_close(each[2, 2], maps[name][2, 2])
