@@ -14,12 +14,14 @@ from ddf_tomo.solvers.pdhg import pdhg
 from ddf_tomo.solvers.plug_and_play import PlugAndPlaySolution, plug_and_play
 from ddf_tomo.solvers.preconditioner import pcg, preconditioner
 from ddf_tomo.solvers.sirt import sirt
+from ddf_tomo.solvers.unrolled import Unrolled
 
 __all__ = [
     "Checkpoint",
     "Misfit",
     "PlugAndPlaySolution",
     "Solution",
+    "Unrolled",
     "cgls",
     "fbp",
     "fista",
