@@ -36,7 +36,8 @@ from ddf_tomo.weights.card import where_and_when
 
 __all__ = ["Adapted", "adapt"]
 KEPT_ASIDE = 10  # one view in ten chooses among the weights, and another one judges them
-ITERATIONS = 10
+ITERATIONS = 30  # many: what is stopped early is biased, and bias is what the network would learn
+MOST_PARTS, VIEWS_OF_A_PART = 4, 40
 FEWEST_VIEWS = 20
 
 
@@ -54,7 +55,7 @@ class Adapted:
         Of the views that judge, relative to their data: of the reconstruction itself (``"reconstruction"``), of what
         the given network makes of it (``"given"``), and the adapted one (``"adapted"``).
     steps
-        How many steps were done.
+        How many steps were done; 0 where training failed.
     seconds
         That training took.
     """
@@ -78,7 +79,7 @@ def adapt(
     network: Module,
     *,
     ell_max: int | str = "auto",
-    parts: int = 4,
+    parts: int | None = None,
     steps: int = 400,
     learning_rate: float = 2e-4,
     time_limit_s: float = 900.0,
@@ -97,7 +98,8 @@ def adapt(
     ell_max
         Order of the volumes; ``"auto"``: what a learned prior may carry (`ddf_tomo.operators.automatic_ell_max`).
     parts
-        Reconstructions among which the views are dealt out.
+        Reconstructions among which the views are dealt out; by default two to four, of 40 views or more where there are
+        as many.
     steps
         Of training.
     learning_rate
@@ -159,16 +161,16 @@ def adapt(
     given = copy.deepcopy(network).to(on).eval().requires_grad_(False)
     try:
         found = train(trained, task, schedule, device=on, time_limit_s=limit, progress=shown(progress))
-        adapted, done, seconds = found.network, found.step, found.seconds
-    except CollapseError:  # no better than no network: the given one may be
-        adapted, done, seconds = trained.eval().requires_grad_(False), schedule.steps // 10, 0.0
+        adapted, done, seconds, learned = found.network, found.step, found.seconds, True
+    except CollapseError:  # the loss is not finite
+        adapted, done, seconds, learned = trained.eval().requires_grad_(False), 0, 0.0, False
     with torch.no_grad():
         residuals = {
             "reconstruction": task.residual(lambda volume, level: volume, task.judges),
             "given": task.residual(given, task.judges),
             "adapted": task.residual(adapted, task.judges),
         }
-    better = residuals["adapted"] < residuals["given"]
+    better = learned and residuals["adapted"] < residuals["given"]
     return Adapted((adapted if better else given).cpu(), better, residuals, done, seconds)
 
 
@@ -203,7 +205,7 @@ class Halves:
     (torch.Size([2, 8, 8, 8, 6]), [5, 15])
     """
 
-    def __init__(self, scan: Scan, order: int, parts: int, seed: int, device: torch.device) -> None:
+    def __init__(self, scan: Scan, order: int, parts: int | None, seed: int, device: torch.device) -> None:
         data, weights, _ = balanced(scan)
         self.data = torch.as_tensor(data)
         self.weights = torch.ones(()) if weights is None else torch.as_tensor(weights)
@@ -211,6 +213,7 @@ class Halves:
         views = np.arange(len(scan))
         self.choosers, self.judges = (views[start::KEPT_ASIDE] for start in (0, KEPT_ASIDE // 2))
         learning = np.setdiff1d(views, np.concatenate([self.choosers, self.judges]))
+        parts = max(2, min(MOST_PARTS, len(learning) // VIEWS_OF_A_PART)) if parts is None else parts
         chosen = [learning[part] for part in split_views(len(learning), parts)]
         self.volumes = torch.stack([self._reconstructed(part) for part in chosen]).to(device)
         self.count, self.seed, self.device = len(chosen), seed, device
@@ -240,9 +243,11 @@ class Halves:
         return (errors / self.strength.clamp_min(1e-3 * self.strength[0])).mean()
 
     def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
-        """Residual of the views that choose, of what ``network`` makes of the mean, and of the mean."""
-        plain = self.residual(lambda volume, level: volume, self.choosers)
-        return {"loss": self.residual(network, self.choosers), "input": plain}
+        """Residual of the views that choose, of what ``network`` makes of the mean.
+
+        No training ends early for being no better than its input: other views judge that.
+        """
+        return {"loss": self.residual(network, self.choosers), "input": math.inf}
 
     def residual(self, network: Callable[..., Tensor], views: Any) -> float:
         """``|W^(1/2) (A D(x̄) - y)| / |W^(1/2) y|`` over some ``views``, with D the ``network``."""
