@@ -200,8 +200,8 @@ def _combine(
 ) -> Any:
     """``target[end + block …] = Σ_i matrix[at + i · stride …] source[start + i]``, `LANES` numbers.
 
-    The same for real and imaginary parts of the `TOGETHER` frequencies of a ``group``, whose ``starts`` and ``ends`` are
-    pairs one after the other. If ``damped`` they are multiplied with the ramp of each ``place`` over
+    The same for real and imaginary parts of the `TOGETHER` frequencies of a ``group``, whose ``starts`` and ``ends``
+    are pairs one after the other. If ``damped`` they are multiplied with the ramp of each ``place`` over
     ``eigenvalues[eigen …] +`` damping, otherwise only ``valid`` numbers are written.
     """
     with_damping = damped.literal_value

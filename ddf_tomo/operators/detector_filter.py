@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class DirectionalFilter:
     Attributes
     ----------
     eigenvalues, inward, outward
-        Eigenvalues fall. For each of some directions: shapes ``(directions, K)``, and ``(directions, K, K)``, eigenvectors as columns.
+        For each of some directions: falling eigenvalues, shape ``(directions, K)``, and ``(directions, K, K)`` with
+        eigenvectors as columns.
     nearest
         Number of the direction of each view and sector, shape ``(views, sectors)``.
     response
@@ -53,13 +54,6 @@ class DirectionalFilter:
     damping: torch.Tensor
     passing: torch.Tensor
     negligible: float = 0.0
-
-    @cached_property
-    def padded(self) -> tuple[NDArray[Any], ...]:
-        """The systems for the compiled kernel: whole vectors of eigenvalues, eigenvectors, and coefficients."""
-        pad = (0, -self.eigenvalues.shape[1] % LANES)
-        parts = (self.eigenvalues, 1.0), (self.inward, 0.0), (self.outward.mT, 0.0)
-        return tuple(_flat(torch.nn.functional.pad(part, pad, value=fill)) for part, fill in parts)
 
 
 class DetectorFrequencies:
@@ -94,6 +88,7 @@ class DetectorFrequencies:
 
     def __init__(self, detector_shape: tuple[int, int], width_rad: float, like: torch.Tensor) -> None:
         self.detector_shape = detector_shape
+        self._prepared: tuple[DirectionalFilter | None, tuple[Any, ...]] = None, ()
         self.padded = [fast_length(2 * n) for n in detector_shape]
         along_j = torch.fft.rfftfreq(self.padded[0], dtype=torch.float64)[None]
         along_k = torch.fft.fftfreq(self.padded[1], dtype=torch.float64)[:, None]
@@ -149,33 +144,33 @@ class DetectorFrequencies:
             return self.back_by_torch(spectra, views, filter_)
         from ddf_tomo.operators import _filter_kernel as kernel
 
+        if self._prepared[0] is not filter_:
+            self._prepared = filter_, self._prepare(filter_)
+        shapes, systems, *others = self._prepared[1]
+        filtered = spectra.new_empty((len(spectra), *self.detector_shape, filter_.response.shape[2]))
+        response, nearest = _flat(filter_.response[views]), _flat(filter_.nearest[views])
+        arguments = _flat(spectra), _flat(filtered), shapes, response, systems, nearest, *others
+        in_parallel(len(spectra), 1, partial(kernel.filter_and_return, *arguments))
+        return filtered
+
+    def _prepare(self, filter_: DirectionalFilter) -> tuple[Any, ...]:
+        """What the compiled kernel is told of a filter, the same for all views."""
         (rows, columns), (padded_j, padded_k) = self.detector_shape, self.padded
         channels, size = filter_.response.shape[1:]
-        padded, together = size + -size % LANES, self._together(size)
+        pad, together = -size % LANES, self._together(size)
+        parts = (filter_.eigenvalues, 1.0), (filter_.inward, 0.0), (filter_.outward.mT, 0.0)
+        systems = tuple(_flat(torch.nn.functional.pad(part, (0, pad), value=fill)) for part, fill in parts)
         radius = torch.cat([self.radius, self.zero])
         ramp, damping = (
             torch.cat([part, part[:1].expand(len(self.zero))]) * radius for part in (filter_.ramp, filter_.damping)
         )
         ramp[len(self.radius) :] /= len(self.zero)
         ramp /= padded_j * padded_k
-        along_k = transform_stages(padded_k, padded_k, columns, inverse=True)
-        along_j = transform_stages(padded_j, self.shape[1], rows, inverse=True, of_half=True)
-        filtered = spectra.new_empty((len(spectra), rows, columns, size))
-        arguments = (
-            _flat(spectra),
-            _flat(filtered),
-            (rows, columns, *self.shape, channels, size, padded, len(self.zero), together, max(self.padded)),
-            _flat(filter_.response[views]),
-            filter_.padded,
-            _flat(filter_.nearest[views]),
-            (*self._groups(filter_.passing, together, size), filter_.negligible),
-            _flat(ramp),
-            _flat(damping),
-            along_k.of(spectra),
-            along_j.of(spectra),
-        )
-        in_parallel(len(spectra), 1, partial(kernel.filter_and_return, *arguments))
-        return filtered
+        along_k = transform_stages(padded_k, padded_k, columns, inverse=True).of(ramp)
+        along_j = transform_stages(padded_j, self.shape[1], rows, inverse=True, of_half=True).of(ramp)
+        shapes = (rows, columns, *self.shape, channels, size, size + pad, len(self.zero), together, max(self.padded))
+        groups = *self._groups(filter_.passing, together, size), filter_.negligible
+        return shapes, systems, groups, _flat(ramp), _flat(damping), along_k, along_j
 
     def _groups(self, passing: torch.Tensor, together: int, size: int) -> tuple[Any, ...]:
         """Frequencies that pass, `TOGETHER` of a sector at a time, and where they are in a block of the kernel."""

@@ -32,8 +32,9 @@ class Evened:
 
     def __getitem__(self, views: Any) -> torch.Tensor:
         data = torch.as_tensor(self.y[views])
-        if self.weights is not None:
-            data = filled_in(data, torch.as_tensor(self.weights[views]) > 0)
+        if self.weights is None:
+            return data
+        data = filled_in(data, torch.as_tensor(self.weights[views]) > 0)
         return data * self.roots[views, None, None, :]
 
     def pieces(self, size: int) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -37,7 +37,7 @@ NEGLIGIBLE = 1e-2  # frequencies that pass by less than this share are left out
 CHUNK_BYTES = 32 * 2**20
 MOST_DIRECTIONS_BYTES = 64 * 2**20
 REPEATED = 1e-6  # combinations of channels whose power is below this share of the strongest tell nothing new
-VIEWS_FOR_SPECTRA, FEWEST_FOR_SPECTRA = 48, 6  # enough for the mean of a power; of large views, which average more
+VIEWS_FOR_SPECTRA, FEWEST_FOR_SPECTRA = 24, 6  # enough for the mean of a power; of large views, which average more
 SPECTRA_BYTES = 256 * 2**20
 
 
@@ -183,7 +183,7 @@ def _eigensystems(
     j, k, azimuths = geometry.j[:, None], geometry.k[:, None], grid.azimuths.numpy()[None, :, None]
     directions = (np.sin(azimuths) * j + np.cos(azimuths) * k).reshape(-1, 3)
     nearest = np.arange(len(directions))
-    alike = math.ceil(8 * math.pi / width**2)  # half the width apart
+    alike = math.ceil(6 * math.pi / width**2)  # 0.6 of the width apart
     most = MOST_DIRECTIONS_BYTES // (3 * R.shape[2] ** 2 * R.element_size())
     if min(alike, most) < len(directions):
         from scipy.spatial import cKDTree
