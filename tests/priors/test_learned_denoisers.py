@@ -105,8 +105,8 @@ def test_other_rotations_up_to_the_grid():
 
     straight = powers(np.eye(3))
     for seed in range(3):
-        # Measured: 0.4 %.
-        assert relative(powers(Rotation.random(random_state=seed).as_matrix()), straight) < 0.02
+        # Measured: 0.07 % at most; 1 % where the blob is as narrow as a voxel.
+        assert relative(powers(Rotation.random(random_state=seed).as_matrix()), straight) < 0.005
 
 
 # -- amplitudes and noise levels --------------------------------------------------------------------------------------
