@@ -121,7 +121,7 @@ def test_where_it_starts(name):
     assert torch.equal(x0, copy)
     assert not SOLVERS[name](iterations=0).x.any()
     # From the end of a run it goes down no further than that run would.
-    near, far = SOLVERS[name](iterations=40), SOLVERS[name](iterations=1)
+    near, far = SOLVERS[name](iterations=40), SOLVERS[name](x0=torch.zeros_like(x0), iterations=1)
     assert SOLVERS[name](x0=near.x, iterations=1).residuals[1] < far.residuals[1]
 
 
