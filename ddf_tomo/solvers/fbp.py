@@ -52,7 +52,7 @@ def fbp(
     width_rad: float | None = None,
     epsilon: float | None = None,
 ) -> torch.Tensor:
-    """Coefficients by tensor filtered backprojection, in the time of some iterations of another solver.
+    """Coefficients by tensor filtered backprojection, in the time of one or two iterations of another solver.
 
     By default the filter is Wiener's: the power of noise and signal at each frequency, and that of each order, are
     estimated from the data, and what is below the noise is damped, well-determined combinations of coefficients at

@@ -81,7 +81,7 @@ def estimate_spectra(
     model = torch.stack([(part @ part.mT).mean(0).flatten() for part in parts], dim=1)
     highest = float(frequency.max())
     shell = (frequency * (SHELLS / highest)).long().clamp_max(SHELLS - 1)
-    covariance, counts = torch.zeros(SHELLS, channels, channels, dtype=torch.float64), torch.zeros(SHELLS)
+    covariance, counts = R.new_zeros(SHELLS, channels, channels), R.new_zeros(SHELLS)
     sorted_ = transforms.flatten(0, 1)[:, shell.argsort()]
     ends = shell.bincount(minlength=SHELLS).cumsum(0).tolist()
     for index, (start, end) in enumerate(pairwise([0, *ends])):
@@ -91,9 +91,9 @@ def estimate_spectra(
             covariance[index] = (inside.mT @ inside).double() / ((end - start) * len(transforms))
     power = covariance.diagonal(dim1=1, dim2=2).mean(1)
     noise = float(power[int(NOISE_FROM * SHELLS) :].median())
-    excess = covariance - noise * torch.eye(channels, dtype=torch.float64)
+    excess = covariance - noise * torch.eye(channels).to(R)
     # Of fits that are as good (second moments cannot tell ℓ = 4 from ℓ = 2), the one in the lowest orders.
-    falloff = FALLOFF ** torch.arange(len(kinds), dtype=torch.float64)
+    falloff = FALLOFF ** torch.arange(len(kinds)).to(R)
     of_orders = falloff[:, None] * (torch.linalg.pinv(model * falloff, rtol=1e-6) @ excess.flatten(1).T)
     total = (of_orders.clamp_min(0) * counts).sum(1)
     if not float(total.max()) > 0:
