@@ -108,8 +108,8 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     near = _padded(window[::coarse])
     kept = frames.SIZE * (2 * len(window) - 1) * wide * dtype(0).itemsize
     settings = coarse, dtype(coarse * coarse / size), dtype(MOST_LEVERAGE), max(1, min(steps, KEPT // kept))
-    common = (*common, near, unknowns, own, change, inverse, share, photons, *settings)
-    by_rows(errors.scatter_of_pulls, *common, misfit, pulls, scatter, count=high, grain=frames.BLOCK)
+    given_once = (*common, near, unknowns, own, change, inverse, share, photons, *settings)
+    by_rows(errors.scatter_of_pulls, *given_once, misfit, pulls, scatter, count=high, grain=frames.BLOCK)
     scatter[-1] = known
     pairs = [(a, b) for a in range(frames.ALL) for b in range(a, frames.ALL)]
     for n, (a, b) in enumerate(pairs):

@@ -74,6 +74,11 @@ def blur_operators(image: Tensor) -> Tensor:
 
 def erode(good: Tensor, reach: int) -> Tensor:
     """Boolean ``(..., row, column)``: true where all pixels within ``reach`` (a square) are good and in the image."""
+    if good.all():  # most frames have nothing bad
+        rows, columns = good.shape[-2:]
+        inside = torch.zeros_like(good)
+        inside[..., reach : max(rows - reach, reach), reach : max(columns - reach, reach)] = True
+        return inside
     bad = pad((~good).to(torch.float32).reshape(-1, *good.shape[-2:]), (reach,) * 4, value=1.0)
     bad = max_pool2d(max_pool2d(bad, (2 * reach + 1, 1), stride=1), (1, 2 * reach + 1), stride=1)
     return (bad == 0).reshape(good.shape)
