@@ -17,7 +17,7 @@ from ddf_tomo._checks import flag, integer, message, number, of_kind
 from ddf_tomo.operators.base import LinearOperator, as_tensor, shape_text
 from ddf_tomo.priors.learned import Denoiser
 from ddf_tomo.priors.learned.denoiser import heights
-from ddf_tomo.solvers.misfit import Misfit, checked_operator
+from ddf_tomo.solvers.misfit import Misfit, checked_operator, overflow
 from ddf_tomo.solvers.plug_and_play import near_data, noise_variance
 from ddf_tomo.weights import architecture, make_network
 
@@ -105,7 +105,10 @@ class Unrolled(nn.Module):
         misfit = Misfit(A, data, weights)
         if variance is None:
             variance = noise_variance(misfit.y.detach(), misfit.weights)
-        return self._one(misfit, number(variance, "variance", low=0.0))
+        found = self._one(misfit, number(variance, "variance", low=0.0))
+        if not torch.is_grad_enabled() and not torch.isfinite(found).all():  # training has its own ways to tell
+            raise ValueError(overflow(misfit.like))
+        return found
 
     def _one(self, misfit: Misfit, variance: float) -> Tensor:
         zero = misfit.start(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import torch
+
 import ddf_tomo as dt
 from ddf_tomo import merits, solvers
 from ddf_tomo.operators.base import as_tensor
@@ -52,7 +54,8 @@ def _(s: Source) -> Made:
 
     def call(A: Any, y: Any, weights: Any, variance: Any, iterations: Any, options: Any) -> Any:
         network = Unrolled("residual-unet", options, iterations, 2).eval().requires_grad_(False)
-        return network(A, y, weights, variance)
+        with torch.no_grad():
+            return network(A, y, weights, variance)
 
     wishes = {"variance": s.number(0.1, 2), "iterations": 2, "options": {"widths": [3, 4, 4]}}
     return call, {name: given[name] for name in ("A", "y", "weights")} | wishes

@@ -131,6 +131,8 @@ def test_what_is_refused():
     ):
         with pytest.raises(kind, match=text):
             unrolled(*given)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"^y, weights: expected numbers whose products fit"):
+        unrolled(A, 1e36 * y)
     with pytest.raises(ValueError, match=r"^iterations"):
         Unrolled(iterations=0)
     with pytest.raises(TypeError, match=r"^denoiser: expected the name of a denoiser"):
