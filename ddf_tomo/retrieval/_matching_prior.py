@@ -34,7 +34,17 @@ TRIALS = 24
 DETAIL = 1.5  # pixels
 SPREAD = 24.0  # pixels, over which noise that gets through is averaged
 MANDEL = (1.0, math.sqrt(2), 1.0)  # (jj, jk, kk) as a vector whose length is the Frobenius norm
-UPPER = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)
+CHANGED = (
+    "transmission",
+    "displacement",
+    "covariance",
+    "transmission_error",
+    "displacement_error",
+    "covariance_error",
+    "error_matrix",
+)
+DIAGONAL = [0, 3, 5]  # of an upper triangle
+AT_ONCE = 1 << 16  # pixels whose small matrices are held together
 
 
 class Equations(NamedTuple):
@@ -42,7 +52,7 @@ class Equations(NamedTuple):
 
     wanted: Tensor  # (..., 3)
     noise: Tensor  # (..., 3): a sample of it
-    metric: Tensor  # (..., 3, 3), zero where nothing is known
+    metric: Tensor  # (..., 6): upper triangles, zero where nothing is known
 
 
 def regularised(
@@ -57,7 +67,32 @@ def regularised(
         for whole, each in zip(found, part, strict=True):
             whole[tile.place] = each[tile.kept]
     covariance, spread = solved(Equations(*found), options["prior"], options["weight"], options["positive"])
-    return _conditioned(maps, covariance.to(valid.device), spread.to(valid.device))
+    names = [name for name in maps if name in CHANGED]
+    others = covariance.to(valid.device), spread.to(valid.device), valid
+    found = _by_rows(lambda *rows: _conditioned(names, *rows), *others, *(maps[name] for name in names))
+    return dict(zip(names, found, strict=True))
+
+
+def _by_rows(work: Callable[..., Iterable[Tensor]], *images: Tensor) -> list[Tensor]:
+    """``work`` on some rows of images ``(row, column, ...)`` after the others: memory for matrices stays small."""
+    step = max(1, AT_ONCE // images[0].shape[1])
+    pieces = [work(*(each[start : start + step] for each in images)) for start in range(0, len(images[0]), step)]
+    return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+
+def _upper(matrices: Tensor) -> Tensor:
+    """Upper triangles, row by row."""
+    first, second = torch.triu_indices(*matrices.shape[-2:]).unbind(0)
+    return matrices[..., first, second]
+
+
+def _symmetric(upper: Tensor) -> Tensor:
+    """Matrices of upper triangles, in double precision."""
+    size = math.isqrt(2 * upper.shape[-1])
+    first, second = torch.triu_indices(size, size).unbind(0)
+    matrices = upper.new_zeros(*upper.shape[:-1], size, size, dtype=torch.float64)
+    matrices[..., first, second] = matrices[..., second, first] = upper.double()
+    return matrices
 
 
 def equations(view: View, maps: dict[str, Tensor], options: dict[str, Any]) -> Equations:
@@ -78,62 +113,63 @@ def equations(view: View, maps: dict[str, Tensor], options: dict[str, Any]) -> E
     problem._measure_slopes()
     # Beside a pixel without values there are no slopes.
     problem.slope[max_pool2d((~valid).double()[None], 3, 1, 1)[0] > 0] = 0
-    size = len(unknowns) + 1
-    first, second = torch.triu_indices(size, size).unbind(0)
+    pairs, size = problem.pairs, len(unknowns) + 1
 
-    def evaluated(steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluated(steps: Tensor) -> Tensor:
         """Normal matrices, scores, squared misfit and freedom, of these steps."""
         kept, problem.weight = problem.weight, problem.weight * steps
         present = torch.ones_like(valid), True, problem.transmission, problem.theta
         problem._rows(kernel.evaluate, *problem._frames(), *present, problem.terms, problem.own)
         problem.weight = kept
-        matrix = problem.terms.new_zeros(*valid.shape, size, size, dtype=torch.float64)
-        matrix[..., first, second] = matrix[..., second, first] = problem.terms[..., : problem.pairs].double()
-        return matrix, *problem.terms[..., problem.pairs :].to(torch.float64, copy=True).split([size, 2], -1)
-
-    def gathered(values: Tensor) -> Tensor:
-        flat = values.to(problem.terms).flatten(2).contiguous()
-        return problem._gather(flat, problem.window).double().reshape(values.shape)
+        return problem.terms.clone()
 
     distances, _, _, steps = problem.weight.shape
     every = torch.ones_like(problem.weight[:, :1, :1])
-    normal, score, left = evaluated(every)
+    terms = evaluated(every)
     if math.isnan(problem.counts):
-        pull = score[..., -1].square() / normal[..., -1, -1].clamp(min=1e-30)
+        pull = terms[..., -3].square() / terms[..., pairs - 1].clamp(min=1e-30)
         frames = view.sample.shape[0] * view.sample.shape[1]
-        misfit, freedom = gathered(left - torch.stack([pull, left[..., 1] / frames], -1)).unbind(-1)
+        left = terms[..., -2:] - torch.stack([pull, terms[..., -1] / frames], -1)
+        misfit, freedom = problem._gather(left, problem.window).double().unbind(-1)
         problem.noise = torch.where(freedom > 0.5 * size, misfit / (freedom - 0.5 * size), 0)
-        normal, score, left = evaluated(every)
+        terms = evaluated(every)
     count = torch.arange(distances)[:, None, None, None] + torch.arange(steps)
-    half = evaluated((count % 2 == 0).to(every))[1]
-    scores = torch.stack([score, 2 * half - score], -1)
-    share = normal[..., -1] / normal[..., -1, -1:].clamp(min=1e-30)
-    scores = scores - share[..., None] * scores[..., -1:, :]
-    normal = normal - share[..., None] * normal[..., -1:, :]
-    ones = gathered(torch.ones_like(left[..., :1]))
-    inverse, failed = torch.linalg.inv_ex(gathered(normal[..., :-1, :-1].contiguous()) / ones[..., None])
-    mandel = torch.tensor(MANDEL).to(inverse)
-    of_blur = mandel[:, None] * inverse[..., 2:5, :]
-    metric, failed_too = torch.linalg.inv_ex(of_blur[..., 2:5] * mandel)
-    metric = metric / problem.noise.clamp(min=1e-30)[..., None, None]
-    moves = (of_blur @ scores[..., :-1, :]).movedim(-1, 0)
-    good = valid & (failed == 0) & (failed_too == 0) & moves.isfinite().all(-1).all(0)
-    good &= metric.isfinite().all(-1).all(-1)
-    good &= (torch.linalg.eigvalsh(torch.where(good[..., None, None], metric, 0)) > 0).all(-1)
-    wanted, noise = torch.where(good[..., None], torch.stack([mandel * known["covariance"] + moves[0], moves[1]]), 0)
-    return Equations(wanted, noise, torch.where(good[..., None, None], metric, 0))
+    half = evaluated((count % 2 == 0).to(every))[..., pairs:-2]
+
+    def without_t(terms: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+        normal, score = _symmetric(terms[..., :pairs]), terms[..., pairs:-2]
+        scores = torch.stack([score, 2 * half - score], -1).double()
+        share = normal[..., -1] / normal[..., -1, -1:].clamp(min=1e-30)
+        scores = scores - share[..., None] * scores[..., -1:, :]
+        normal = normal - share[..., None] * normal[..., -1:, :]
+        return _upper(normal[..., :-1, :-1]).to(terms), scores[..., :-1, :].to(terms)
+
+    def of_c(upper: Tensor, scores: Tensor, covariance: Tensor, level: Tensor, valid: Tensor) -> list[Tensor]:
+        inverse, failed = torch.linalg.inv_ex(_symmetric(upper))
+        mandel = torch.tensor(MANDEL).to(inverse)
+        of_blur = mandel[:, None] * inverse[..., 2:5, :]
+        metric, failed_too = torch.linalg.inv_ex(of_blur[..., 2:5] * mandel)
+        metric = metric / level.clamp(min=1e-30)[..., None, None]
+        moves = (of_blur @ scores.double()).movedim(-1, 0)
+        good = valid & (failed == 0) & (failed_too == 0) & moves.isfinite().all(-1).all(0)
+        good &= metric.isfinite().all(-1).all(-1)
+        good &= (torch.linalg.eigvalsh(torch.where(good[..., None, None], metric, 0)) > 0).all(-1)
+        found = mandel * covariance + moves[0], moves[1], _upper(metric)
+        return [torch.where(good[..., None], each, 0).to(upper) for each in found]
+
+    upper, scores = _by_rows(without_t, terms, half)
+    upper = problem._gather(upper, problem.window) / problem._gather(torch.ones_like(upper[..., :1]), problem.window)
+    return Equations(*_by_rows(of_c, upper, scores, known["covariance"], problem.noise, valid))
 
 
 def solved(given: Equations, prior: str, weight: float | str, positive: bool) -> tuple[Tensor, Tensor]:
-    """C ``(row, column, 3)`` and the covariance of its noise ``(row, column, 3, 3)``."""
-    metric, wanted, noise = (
-        each.movedim(-1, 0)[None] for each in (given.metric[..., *UPPER], given.wanted, given.noise)
-    )
-    size = given.metric.diagonal(dim1=-2, dim2=-1).mean(-1)
+    """C ``(row, column, 3)`` and upper triangles ``(row, column, 6)`` of the covariance of its noise."""
+    wanted, noise, metric = (each.movedim(-1, 0)[None] for each in given)
+    size = given.metric[..., DIAGONAL].mean(-1)
     scale = float(size[size > 0].median()) if (size > 0).any() else 1.0
     # In units of the noise of a pixel, the weight means the same at all counts.
     solver, unit = SOLVERS[prior], math.sqrt(scale)
-    metric, wanted, noise = ((f * each).float() for f, each in ((1 / scale, metric), (unit, wanted), (unit, noise)))
+    wanted, noise, metric = (unit * wanted).float(), (unit * noise).float(), (metric / scale).float()
     noise = noise * _excess(wanted, noise, metric)
     if weight == "auto":
         weight = chosen_weight(wanted, noise, metric, prior)
@@ -145,18 +181,27 @@ def solved(given: Equations, prior: str, weight: float | str, positive: bool) ->
 
     found = solve(wanted)
     passed = (solve(wanted + PROBE * noise) - found) / PROBE
+    known = (size > 0).float()[..., None]
+    mandel = torch.tensor(MANDEL, dtype=torch.float64, device=known.device)
+
+    def root(metric: Tensor) -> Tensor:
+        matrices = _symmetric(metric) / scale
+        none = (metric[..., :1] == 0)[..., None]
+        return torch.linalg.cholesky(torch.where(none, torch.eye(3).to(matrices), matrices))
+
+    def products(passed: Tensor, metric: Tensor, known: Tensor) -> list[Tensor]:
+        even = root(metric).mT @ passed.double()[..., None]
+        return [torch.cat([known * _upper(even @ even.mT).to(known), known], -1)]
+
+    def covariances(around: Tensor, metric: Tensor) -> list[Tensor]:
+        back = torch.linalg.inv(root(metric)) / (unit * mandel)
+        return [_upper(back.mT @ _symmetric(around[..., :6] / around[..., 6:].clamp(min=1e-30)) @ back).to(metric)]
+
     # Averaged where its size is much the same everywhere: in units of the noise of the pixel.
-    root = torch.linalg.cholesky(given.metric / scale + 1e-12 * torch.eye(3).to(given.metric))
-    even = (root.mT @ passed[0].to(root).movedim(0, -1)[..., None])[..., 0]
-    products = even[..., UPPER[0]] * even[..., UPPER[1]] * (size > 0)[..., None]
-    around = _matching_fit.smooth(torch.cat([products, (size > 0)[..., None]], -1).movedim(-1, 0), SPREAD, "constant")
-    spread = torch.zeros_like(root)
-    spread[..., *UPPER] = (around[:6] / around[6:].clamp(min=1e-30)).movedim(0, -1)
-    spread = spread + spread.triu(1).mT
-    back = torch.linalg.inv(torch.where((size > 0)[..., None, None], root, torch.eye(3).to(root))) / unit
-    mandel = torch.tensor(MANDEL).to(back)
-    spread = (back.mT @ spread @ back) / (mandel[:, None] * mandel)
-    return found[0].to(mandel).movedim(0, -1) / (unit * mandel), spread
+    (squares,) = _by_rows(products, passed[0].movedim(0, -1), given.metric, known)
+    around = _matching_fit.smooth(squares.movedim(-1, 0), SPREAD, "constant").movedim(0, -1)
+    (spread,) = _by_rows(covariances, around, given.metric)
+    return (found[0].movedim(0, -1) / (unit * mandel)).to(given.wanted), spread
 
 
 def _excess(wanted: Tensor, noise: Tensor, metric: Tensor) -> float:
@@ -211,15 +256,13 @@ def _blocks(images: Tensor) -> Tensor:
     return blocks[step // 2 :: step].contiguous()
 
 
-def _conditioned(maps: dict[str, Tensor], covariance: Tensor, spread: Tensor) -> dict[str, Tensor]:
-    """Maps with this C; T and u follow as far as their errors are those of C."""
-    error = maps["error_matrix"].double()
-    first, second = torch.triu_indices(6, 6).unbind(0)
-    matrix = error.new_zeros(*error.shape[:-1], 6, 6)
-    matrix[..., first, second] = matrix[..., second, first] = error
+def _conditioned(names: list[str], covariance: Tensor, spread: Tensor, valid: Tensor, *values: Tensor) -> list[Tensor]:
+    """These maps with this C; T and u follow as far as their errors are those of C."""
+    maps = dict(zip(names, values, strict=True))
+    matrix, spread = _symmetric(maps["error_matrix"]), _symmetric(spread)
     lost = matrix[..., 0, 0].isinf()  # a dead pixel has the window's u and C, but no T
     matrix[..., 0, 0] = torch.where(lost, 1, matrix[..., 0, 0])
-    known = maps["valid"] & matrix.isfinite().all(-1).all(-1) & (spread.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
+    known = valid & matrix.isfinite().all(-1).all(-1) & (spread.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
     unit = torch.eye(6).to(matrix)
     known &= torch.linalg.cholesky_ex(torch.where(known[..., None, None], matrix, unit))[1] == 0
     matrix = torch.where(known[..., None, None], matrix, unit)
@@ -229,17 +272,17 @@ def _conditioned(maps: dict[str, Tensor], covariance: Tensor, spread: Tensor) ->
     made[..., :3, :3] += (cross - matrix[..., :3, 3:]) @ slope.mT
     made[..., :3, 3:], made[..., 3:, :3], made[..., 3:, 3:] = cross, cross.mT, spread
     made[..., 0, 0] = torch.where(lost, torch.inf, made[..., 0, 0])
-    change = covariance - maps["covariance"]
-    others = (slope @ change[..., None])[..., 0]
+    others = (slope @ (covariance - maps["covariance"]).double()[..., None])[..., 0]
     deviation = made.diagonal(dim1=-2, dim2=-1).sqrt()
     found = {
         "transmission": maps["transmission"] + others[..., 0],
         "displacement": maps["displacement"] + others[..., 1:],
-        "covariance": maps["covariance"] + change,
+        "covariance": covariance,
         "transmission_error": deviation[..., 0],
         "displacement_error": deviation[..., 1:3],
         "covariance_error": deviation[..., 3:],
-        "error_matrix": made[..., first, second],
+        "error_matrix": _upper(made),
     }
+    # Where errors are no covariance, all stays as it was.
     where = {name: known.reshape(known.shape + (1,) * (each.ndim - 2)) for name, each in found.items()}
-    return {name: torch.where(where[name], each, maps[name]).to(maps[name]) for name, each in found.items()}
+    return [torch.where(where[name], found[name], maps[name]).to(maps[name]) for name in names]
