@@ -12,24 +12,29 @@ from torch.nn.functional import interpolate, silu
 
 from ddf_tomo._checks import dense, message
 from ddf_tomo.operators.base import as_tensor
-from ddf_tomo.operators.spherical_harmonics import order_of
+from ddf_tomo.operators.spherical_harmonics import order_of, power
 
 HIGHEST_ORDER = 8
 ORDERS = tuple(range(0, HIGHEST_ORDER + 1, 2))
 NOISE_NUMBERS = 2 * len(ORDERS)  # level of each order, and whether the volume has it
 CONDITION = 32
 LITTLE_NOISE = 0.02  # relative to the volume; in front of less, corrections shrink with it
+STRONGEST = 12.0  # |G|
+LEAST_SIGNAL = 1e-2  # relative to the noise
 FAINTEST = 1e-3  # noise, relative to the volume; below, the network is told no less
 
 
 class Denoiser(nn.Module, ABC):
-    """A network ``D(x, σ) = x + r s · F(x / r, σ / r)`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
+    """A network ``D(x, σ) = x / (1 + n e^G) + r s · F`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
 
-    ``r`` is the height of the volume, ``(Σ p² / Σ p)^½`` with the power ``p = Σ c²`` of each voxel: it does not depend
-    on how much of the volume is empty, and it makes the denoiser exactly equivariant in amplitude,
-    ``D(a x, a σ) = a D(x, σ)``. With ``s = σ / (σ + r/50)`` nothing happens without noise, ``D(x, 0) = x``, and ``F``
-    takes noise away at the amplitude that it sees. One set of weights serves all orders: ``F`` is told which there are.
-    A subclass gives ``F`` by `correction`.
+    It sees ``x / r`` and ``σ / r``, where ``r`` is the height of the volume, ``(Σ p² / Σ p)^½`` with the power
+    ``p = Σ c²`` of each voxel: it does not depend on how much of the volume is empty, and it makes the denoiser exactly
+    equivariant in amplitude, ``D(a x, a σ) = a D(x, σ)``. ``n`` is the power of the noise over that of the signal, of
+    each order in bright voxels, so that the first term is Wiener's filter where ``G = 0``; the network says by ``G`` of
+    each voxel and order how much stronger or weaker it has to be there, and adds ``F``. Without the first term the
+    noise of up to 45 coefficients would have to pass through the features of a layer. With ``s = σ / (σ + r/50)``
+    nothing happens without noise, ``D(x, 0) = x``. One set of weights serves all orders: the network is told which
+    there are. A subclass gives ``F`` and ``G`` by `correction`.
 
     Examples
     --------
@@ -44,8 +49,11 @@ class Denoiser(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def correction(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
-        """``F`` for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)`` with their ``condition``."""
+    def correction(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
+        """``F`` and ``G`` for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)``.
+
+        With the ``condition`` of the volumes; shapes ``(volumes, K, x, y, z)`` and ``(volumes, orders, x, y, z)``.
+        """
 
     def forward(self, x: Tensor, sigma: Any) -> Tensor:
         """The volume without the noise.
@@ -80,11 +88,17 @@ class Denoiser(nn.Module, ABC):
         relative = (levels / height[:, None]).clamp(FAINTEST, 1 / FAINTEST)
         condition[:, :count] = relative.log() / math.log(1 / FAINTEST)
         condition[:, len(ORDERS) : len(ORDERS) + count] = 1.0
-        found = self.correction((volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order)
-        sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
+        found, stronger = self.correction(
+            (volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order
+        )
         amplitudes = height[:, None] * levels / (levels + LITTLE_NOISE * height[:, None])
-        steps = amplitudes.repeat_interleave(sizes, dim=1)[:, :, None, None, None] * found
-        return x + steps.movedim(1, -1).reshape(x.shape).to(x)
+        share = noise_share(volumes, levels)[:, :, None, None, None] * stronger.clamp(-STRONGEST, STRONGEST).exp()
+        sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
+        passed, steps = (
+            part.repeat_interleave(sizes, dim=1).movedim(1, -1)
+            for part in (1 / (1 + share), amplitudes[:, :, None, None, None])
+        )
+        return (passed * volumes + steps * found.movedim(1, -1)).reshape(x.shape).to(x)
 
 
 def checked_order(x: Any) -> int:
@@ -130,6 +144,33 @@ def heights(volumes: Tensor) -> Tensor:
     return largest * torch.where(some, ratio, 1.0).sqrt()
 
 
+def noise_share(volumes: Tensor, levels: Tensor) -> Tensor:
+    """Power of the noise over that of the signal, of each order, in the mean over voxels weighted with their power.
+
+    Parameters
+    ----------
+    volumes
+        Shape ``(volumes, x, y, z, K)``.
+    levels
+        Standard deviation of the noise of a coefficient, shape ``(volumes, orders)``.
+
+    Examples
+    --------
+    >>> volume = torch.zeros(1, 4, 4, 4, 6)
+    >>> volume[0, 1, 1, 1, 0] = 3.0
+    >>> noise_share(volume, torch.tensor([[1.0, 0.0]]))
+    tensor([[0.1250, 0.0000]])
+    """
+    largest = volumes.detach().abs().flatten(1).amax(1)[:, None]
+    largest = torch.where(largest > 0, largest, 1.0)
+    powers = power(volumes / largest[:, :, None, None, None]).flatten(1, 3)
+    counts = torch.arange(1, 4 * powers.shape[-1], 4, device=powers.device)
+    weights = powers.sum(-1, keepdim=True)
+    seen = (weights * powers).sum(1) / weights.sum(1).clamp_min(torch.finfo(powers.dtype).tiny) / counts
+    noise = (levels / largest).square()
+    return noise / torch.maximum(seen - noise, LEAST_SIGNAL * noise).clamp_min(torch.finfo(powers.dtype).tiny)
+
+
 def pyramid(x: Tensor) -> tuple[int, ...]:
     """Lengths of the volume at half the resolution.
 
@@ -168,9 +209,12 @@ class UNet(nn.Module):
     --------
     >>> from ddf_tomo.priors.learned.residual_unet import PlainUNet
     >>> network = PlainUNet(None, (4, 6, 8))
-    >>> network(torch.zeros(1, 15, 5, 6, 7), torch.zeros(1, 10), 4).shape
-    torch.Size([1, 15, 5, 6, 7])
+    >>> added, stronger = network(torch.zeros(1, 15, 5, 6, 7), torch.zeros(1, 10), 4)
+    >>> added.shape, stronger.shape
+    (torch.Size([1, 15, 5, 6, 7]), torch.Size([1, 3, 5, 6, 7]))
     """
+
+    gains: Any = len(ORDERS)  # what the subclass's layers take for one scalar of each order
 
     def __init__(self, ends: Any, widths: tuple[Any, Any, Any]) -> None:
         super().__init__()
@@ -179,10 +223,10 @@ class UNet(nn.Module):
         self.told = nn.Sequential(nn.Linear(NOISE_NUMBERS, CONDITION), nn.SiLU(), nn.Linear(CONDITION, CONDITION))
         self.convolutions = nn.ModuleList(self.convolution(*step) for step in steps)
         self.activations = nn.ModuleList(self.activation(step[1]) for step in steps)
-        self.last = self.convolution(a, ends)
+        self.last, self.stronger = self.convolution(a, ends), self.convolution(a, self.gains)
         with torch.no_grad():
-            for weight in self.last.parameters():
-                weight.mul_(0.1)  # begins near the identity
+            for weight in (*self.last.parameters(), *self.stronger.parameters()):
+                weight.mul_(0.1)  # begins near Wiener's filter
 
     def convolution(self, features: Any, results: Any) -> nn.Module:
         """A layer that mixes 3 × 3 × 3 voxels, from ``features`` to ``results``."""
@@ -192,8 +236,8 @@ class UNet(nn.Module):
         """A nonlinear layer within each voxel on these ``features``, which is told of the noise."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
-        """From ``(volumes, K, x, y, z)`` with their ``condition`` and ``order`` to the same shape."""
+    def forward(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
+        """As `Denoiser.correction`: from ``x`` with its ``condition`` and ``order``."""
         told = silu(self.told(condition))
 
         def layer(number: int, x: Tensor) -> Tensor:
@@ -205,5 +249,4 @@ class UNet(nn.Module):
         for below, first in ((middle, 6), (fine, 8)):
             up = resampled(self.convolutions[first](coarse, order), tuple(below.shape[-3:]))
             coarse = layer(first + 1, self.activations[first](up + below, told, order))
-        found: Tensor = self.last(coarse, order)
-        return found
+        return self.last(coarse, order), self.stronger(coarse, order)[:, : order // 2 + 1]

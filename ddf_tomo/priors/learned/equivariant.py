@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, silu
 
 from ddf_tomo._checks import message, real_array
-from ddf_tomo.priors.learned.denoiser import CONDITION, Denoiser, UNet
+from ddf_tomo.priors.learned.denoiser import CONDITION, ORDERS, Denoiser, UNet
 from ddf_tomo.priors.learned.steerable import FEATURE_ORDERS, Multiplicities, SteerableConvolution, dimensions
 from ddf_tomo.weights import architecture
 
@@ -54,8 +54,8 @@ class EquivariantDenoiser(Denoiser):
         fine, middle, coarse = (tuple(int(n) for n in row) for row in table)
         self.network = SteerableUNet(COEFFICIENTS, (fine, middle, coarse))
 
-    def correction(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
-        found: Tensor = self.network(x, condition, order)
+    def correction(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.network(x, condition, order)
         return found
 
 
@@ -68,6 +68,8 @@ class SteerableUNet(UNet):
     >>> SteerableUNet((1, 0, 1, 1, 1, 1), (few, few, few)).last(torch.zeros(1, 10, 3, 3, 3), 2).shape
     torch.Size([1, 6, 3, 3, 3])
     """
+
+    gains = (len(ORDERS), 0, 0, 0, 0, 0)
 
     def convolution(self, features: Multiplicities, results: Multiplicities) -> nn.Module:
         return SteerableConvolution(features, results)

@@ -39,8 +39,8 @@ class ResidualUNet(Denoiser):
         fine, middle, coarse = size_tuple(widths, "widths", 3)
         self.network = PlainUNet(None, (fine, middle, coarse))
 
-    def correction(self, x: Tensor, condition: Tensor, order: int) -> Tensor:
-        found: Tensor = self.network(x, condition, order)
+    def correction(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.network(x, condition, order)
         return found
 
 
