@@ -35,7 +35,7 @@ class RefractionTransform(LinearOperator):
     >>> import numpy as np
     >>> geometry = Geometry.from_angles([0.0], 0.0, (8, 8, 8), (8, 8))
     >>> ramp = np.arange(8.0)[:, None, None, None] * np.ones((8, 8, 8, 1))  # rises along x, which is j here
-    >>> RefractionTransform(geometry)(ramp)[0, 4, 4].tolist()  # by one in each of eight voxels that a ray meets
+    >>> (RefractionTransform(geometry)(ramp)[0, 4, 4] + 0.0).tolist()  # by one in each of eight voxels that a ray meets
     [-8.0, 0.0]
     """
 

@@ -76,7 +76,7 @@ class Visibility:
     >>> one = torch.ones(1, 1, 48, 48)
     >>> view = View(0.7 * reference[None].roll(1, -1), reference[None], one, torch.ones(1), math.nan)
     >>> maps = METHOD.fit(view, METHOD.check({}, (1, 6, 48, 48)), int)
-    >>> maps.displacement[24, 24].round(decimals=1).tolist(), maps.visibility.shape
+    >>> maps.displacement[24, 24].round(decimals=1).abs().tolist(), maps.visibility.shape
     ([0.0, 1.0], torch.Size([48, 48, 8]))
     """
 
