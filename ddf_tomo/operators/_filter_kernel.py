@@ -26,6 +26,12 @@ _INT = ir.IntType(32)
 _CONTRACT = {"flags": ("contract",)}
 
 
+def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT, vector.count), [0] * vector.count))
+
+
 class _Build:
     """What the intrinsics below share: addresses in arrays, and vectors."""
 
@@ -39,10 +45,7 @@ class _Build:
         return self.context.make_array(kind)(self.context, self.builder, array).data
 
     def splat(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(_INT, 0))
-        same = ir.Constant(ir.VectorType(_INT, self.vector.count), [0] * self.vector.count)
-        return self.builder.shuffle_vector(first, undefined, same)
+        return _splat(self.builder, scalar, self.vector)
 
     def number(self, data: Any, index: Any) -> Any:
         return self.builder.load(self.builder.gep(data, [index]))
@@ -96,21 +99,13 @@ def _copy_vectors(typing_context: Any, source: Any, at: Any, target: Any, to: An
     return types.void(source, at, target, to, count), generate
 
 
+# fmt: off
 @intrinsic(prefer_literal=True)
 def _row(
-    typing_context: Any,
-    kind: Any,
-    x: Any,
-    u: Any,
-    y: Any,
-    v: Any,
-    sources: Any,
-    targets: Any,
-    cosines: Any,
-    sines: Any,
-    row: Any,
-    stride: Any,
+    typing_context: Any, kind: Any, x: Any, u: Any, y: Any, v: Any, sources: Any, targets: Any, cosines: Any,
+    sines: Any, row: Any, stride: Any,
 ) -> Any:
+    # fmt: on
     """Rows of a stage: ``(y + i v)[target · stride …] = Σ_t (cosine + i sine)[t] (x + i u)[source[t] · stride …]``.
 
     ``kind``: number of terms. With 0, four terms with a factor each are transformed to four rows; a negative one makes
@@ -157,47 +152,25 @@ def _row(
 
 def _four_point(builder: Any, a: list[Any], b: list[Any], inverse: bool) -> tuple[list[Any], list[Any]]:
     """The transform of four complex numbers ``a + i b``."""
-    (even, odd), (even_i, odd_i) = (
-        [(builder.fadd(p[n], p[n + 2]), builder.fsub(p[n], p[n + 2])) for n in (0, 1)] for p in (a, b)
-    )
+    even, odd = [(builder.fadd(a[n], a[n + 2]), builder.fsub(a[n], a[n + 2])) for n in (0, 1)]
+    even_i, odd_i = [(builder.fadd(b[n], b[n + 2]), builder.fsub(b[n], b[n + 2])) for n in (0, 1)]
     turned = [odd_i[1], odd[1]]  # times -i: (b, -a)
-    plus, minus = (builder.fsub, builder.fadd) if inverse else (builder.fadd, builder.fsub)
-    real = [
-        builder.fadd(even[0], odd[0]),
-        plus(even[1], turned[0]),
-        builder.fsub(even[0], odd[0]),
-        minus(even[1], turned[0]),
-    ]
-    imaginary = [
-        builder.fadd(even_i[0], odd_i[0]),
-        minus(even_i[1], turned[1]),
-        builder.fsub(even_i[0], odd_i[0]),
-        plus(even_i[1], turned[1]),
-    ]
+    add, subtract = builder.fadd, builder.fsub
+    plus, minus = (subtract, add) if inverse else (add, subtract)
+    real = [add(even[0], odd[0]), plus(even[1], turned[0]), subtract(even[0], odd[0]), minus(even[1], turned[0])]
+    imaginary = [add(even_i[0], odd_i[0]), minus(even_i[1], turned[1])]
+    imaginary += [subtract(even_i[0], odd_i[0]), plus(even_i[1], turned[1])]
     return real, imaginary
 
 
+# fmt: off
 @intrinsic(prefer_literal=True)
 def _combine(
-    typing_context: Any,
-    damped: Any,
-    matrix: Any,
-    at: Any,
-    stride: Any,
-    count: Any,
-    source: Any,
-    starts: Any,
-    target: Any,
-    ends: Any,
-    block: Any,
-    valid: Any,
-    eigenvalues: Any,
-    eigen: Any,
-    ramps: Any,
-    dampings: Any,
-    places: Any,
-    group: Any,
+    typing_context: Any, damped: Any, matrix: Any, at: Any, stride: Any, count: Any, source: Any, starts: Any,
+    target: Any, ends: Any, block: Any, valid: Any, eigenvalues: Any, eigen: Any, ramps: Any, dampings: Any,
+    places: Any, group: Any,
 ) -> Any:
+    # fmt: on
     """``target[end + block …] = Σ_i matrix[at + i · stride …] source[start + i]``, `LANES` numbers.
 
     The same for real and imaginary parts of the `TOGETHER` frequencies of a ``group``, whose ``starts`` and ``ends``
@@ -235,11 +208,7 @@ def _combine(
                 for pair in (2 * one, 2 * one + 1):
                     results[pair] = builder.fmul(results[pair], weight)
         lanes = ir.VectorType(valid_value.type, LANES)
-        last = ir.Constant(lanes, ir.Undefined)
-        last = builder.insert_element(last, valid_value, ir.Constant(_INT, 0))
-        same = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-        last = builder.shuffle_vector(last, last, same)
-        is_valid = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), last)
+        is_valid = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), _splat(builder, valid_value, lanes))
         for pair, result in zip(numbered, results, strict=True):
             to = builder.add(build.number(build.data(ends, ends_value), pair), block_value)
             if not with_damping:
@@ -331,13 +300,12 @@ def filter_and_return(
     rows, columns, along_k, along_j, channels, coefficients, padded, sectors, many, places = shapes
     values, into, out = systems
     group_starts, group_sectors, members, member_ends, skipped, negligible = groups
-    dtype, frequencies = spectra.dtype, along_k * along_j
+    dtype, frequencies, pairs = spectra.dtype, along_k * along_j, 2 * TOGETHER
     plane, size = places * _stride(many * coefficients), columns * along_j * coefficients + LANES
     memory = np.zeros((2, 2 * plane + padded), dtype)
     block, other = memory
     x, u, y, v = block[:plane], block[plane:], other[:plane], other[plane:]
     middle, ways = np.zeros(2 * size, dtype), np.empty(sectors * channels * padded, dtype)
-    pairs = 2 * TOGETHER
     parts, where = np.empty(GROUPS * pairs * padded, dtype), np.zeros(GROUPS * TOGETHER, np.int64)
     starts, ends = np.zeros(GROUPS * pairs, np.int64), np.zeros(GROUPS * pairs, np.int64)
     seen = np.empty(2 * frequencies * channels, dtype)
@@ -373,10 +341,9 @@ def filter_and_return(
                         starts[2 * at] = index * channels
                         starts[2 * at + 1] = (index + frequencies) * channels
                         where[at] = index
-                    eigen, least = nearest[view * sectors + place] * padded, np.inf
-                    for n in range(TOGETHER):
-                        least = min(least, dampings[where[group * TOGETHER + n]])
-                    used = coefficients  # eigenvalues fall
+                    # Damping grows within a sector, eigenvalues fall.
+                    eigen, least = nearest[view * sectors + place] * padded, dampings[where[group * TOGETHER]]
+                    used = coefficients
                     while used > 1 and values[eigen + used - 1] < negligible * least:
                         used -= 1
                     counts[group] = used
