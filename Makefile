@@ -59,7 +59,7 @@ lint: $(VENV)/.for-tests ## look for mistakes: ruff and mypy
 	$(BIN)/mypy
 
 docstrings: $(VENV)/.for-tests ## run the examples in the docstrings
-	$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules ddf_tomo $(PYTEST_OPTIONS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --doctest-modules ddf_tomo $(PYTEST_OPTIONS)
 
 docs: $(VENV)/.for-docs ## build the manual as a site, docs/_build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
