@@ -21,7 +21,7 @@ from peers import PEERS
 
 from ddf_tomo.retrieval import METHODS, retrieve
 
-SKIPPED = ("periodic",)  # for gratings, not for speckle
+SKIPPED = ("periodic", "deconvolution")  # for gratings, not for speckle; has a benchmark of its own
 CASES = ((2000.0, 20), (200.0, 20), (20_000.0, 20), (2000.0, 10), (2000.0, 5))  # counts, steps
 BARS = {
     ("matching", 2000, 20, "direction, median"): 1.2,

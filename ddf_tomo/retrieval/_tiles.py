@@ -35,7 +35,7 @@ def tiles(shape: tuple[int, int], frames: int, reach: int) -> list[Tile]:
 
 
 def _cuts(length: int, side: int, reach: int) -> list[tuple[slice, slice, slice]]:
-    pieces = -(-length // side)
+    pieces = -(-length // side) if reach < length else 1  # each piece would be all of it
     step = -(-length // pieces // ALIGNED) * ALIGNED if pieces > 1 else length
     cuts = []
     for start in range(0, length, step):

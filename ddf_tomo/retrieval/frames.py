@@ -25,7 +25,7 @@ from ddf_tomo.retrieval.method import Method, View
 class _Methods(Mapping[str, Method]):
     """Methods by name; a method's module is imported when it is asked for."""
 
-    modules = ("differential", "matching", "visibility", "correlation", "periodic")
+    modules = ("differential", "matching", "visibility", "correlation", "periodic", "deconvolution")
 
     def __getitem__(self, name: str) -> Method:
         if name not in self.modules:
@@ -70,7 +70,7 @@ def retrieve(
         one by one. There is an axis of distances if ``distance_m`` is a sequence.
     reference : (..., [distance,] step, row, column)
         Frames without it at the same mask positions, equally exposed: of each view, or one set for all.
-    method : {"differential", "matching", "visibility", "correlation", "periodic"}
+    method : {"differential", "matching", "visibility", "correlation", "periodic", "deconvolution"}
         ``"differential"``: linear and quick, for displacements below about half a grain of the mask's pattern and
         blurs below its size. See the modules of these names.
     window : float, optional

@@ -1,0 +1,205 @@
+"""Blind deconvolution of one view: a start, then updates in turn, and the kernel field they end with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddf_tomo.retrieval._filters import smooth
+from ddf_tomo.retrieval.deconvolution._model import ProductConvolution
+from ddf_tomo.retrieval.deconvolution._starts import (
+    FLOOR,
+    clusters,
+    directional,
+    features_at_knots,
+    gaussian_kernels,
+    memberships,
+)
+from ddf_tomo.retrieval.deconvolution._updates import Data, Factors, expected, objective, updated
+from ddf_tomo.retrieval.deconvolution.field import KernelField
+from ddf_tomo.retrieval.maps import Maps
+from ddf_tomo.retrieval.method import View
+
+__all__ = ["KERNELS", "fitted", "rank_of"]
+
+KERNELS = ("clusters", "directions")
+ROUND = ("knots", "reference", "knots", "transmission", "knots", "kernels")  # updates of an iteration
+FIXED = ("knots", "reference", "knots", "transmission")  # while the fixed kernels rest
+RANKS = (1, 2, 4, 8, 16)
+TRIAL = 4  # iterations, with each of them
+HELD_OUT = 4  # one of so many steps
+VARIANCE_OVER, DARKEST = 1.0, 0.05  # pixels; of the mean
+
+
+def _maps_of(view: View, window: float) -> Maps:
+    """Maps from `matching`, where blind deconvolution starts."""
+    from ddf_tomo.retrieval.matching import METHOD
+
+    shape = tuple(view.sample.shape)
+    return METHOD.fit(view, METHOD.check(METHOD.options | {"window": window}, shape), lambda: None)
+
+
+def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductConvolution, Data]:
+    """The model for the frames of all distances, and the frames.
+
+    Of several distances the brightness by which light converges, ``1 − ∇·u d/d_max``, is taken off by the start's u.
+    """
+    distances, steps, *image = view.sample.shape
+    reach = view.reach.to(view.sample).repeat_interleave(steps)
+    shape, spacing = (image[0], image[1]), options["window"] * math.sqrt(3)
+    model = ProductConvolution(shape, reach, options["support"], options["oversampling"], spacing)
+    sample, reference = (each.detach().flatten(0, 1) for each in (view.sample, view.reference))
+    seen = view.weights.expand(view.sample.shape).flatten(0, 1)
+    # Variances of counts; smoothed, as noise in them would favour what is dark by chance.
+    precision = [
+        1 / smooth(each, VARIANCE_OVER).clamp(min=DARKEST * float(each.mean())) for each in (sample, reference)
+    ]
+    if distances > 1:
+        u = torch.as_tensor(maps.displacement)
+        divergence = torch.gradient(u[..., 0], dim=0)[0] + torch.gradient(u[..., 1], dim=1)[0]
+        brightness = (1 - reach[:, None, None] * divergence).clamp(0.5, 2)
+        sample, precision[0] = sample / brightness, precision[0] * brightness**2
+    half = options["support"] // 2
+    inside = torch.zeros(shape).to(sample)
+    inside[half : shape[0] - half, half : shape[1] - half] = 1
+    return model, Data(sample, reference, seen * inside * precision[0], seen * precision[1])
+
+
+def _start(model: ProductConvolution, data: Data, maps: Maps, options: dict[str, Any]) -> Factors:
+    """The first factors, none of them zero."""
+    displacement, covariance, valid, transmission = (
+        torch.as_tensor(each) for each in (maps.displacement, maps.covariance, maps.valid, maps.transmission)
+    )
+    features, confidence = features_at_knots(model, displacement, covariance, valid)
+    if float(confidence.max()) <= 0:
+        confidence = torch.ones_like(confidence)
+    if options["kernels"] == "clusters":
+        centres = clusters(features, confidence, options["rank"])
+        u, c = centres[:, :2], centres[:, 2:] * torch.tensor([1, 1 / math.sqrt(2), 1]).to(centres)
+        shares = memberships(features, centres)
+    else:
+        blur = (features[:, 2] + features[:, 4]).clamp(min=0)
+        widest = float(torch.quantile(blur, 0.95).sqrt())
+        u, c = directional(options["rank"], widest)
+        u = u + (confidence[:, None] * features[:, :2]).sum(0).to(u) / float(confidence.sum())
+        shares = torch.full((len(u), len(features)), 1 / len(u)).to(features)
+    radius = torch.hypot(model.positions[:, None], model.positions)
+    disc = (radius <= float(model.positions[-1]) + 1e-6).double()
+    kernels = gaussian_kernels(model.positions, u.to(model.positions), c.to(model.positions)) * disc
+    kernels = (1 - FLOOR) * kernels / kernels.sum((1, 2), keepdim=True).clamp(min=1e-12) + FLOOR * disc / disc.sum()
+    kernels = kernels / kernels.sum((1, 2), keepdim=True)
+    sizes = model.down.shape[1], model.across.shape[1]
+    transmission = torch.where(valid, transmission.clamp(min=1e-3), 1.0)
+    if not bool(valid.all()) and bool(valid.any()):
+        transmission = torch.where(valid, transmission, transmission[valid].mean())
+    return Factors(
+        shares.reshape(-1, *sizes).to(data.sample),
+        kernels.to(data.sample),
+        model.padded(transmission[None])[0].to(data.sample),
+        model.padded(data.reference.clamp(min=1e-3)),
+    )
+
+
+def rank_of(view: View, options: dict[str, Any]) -> int:
+    """The smallest number of kernels with which some steps predict the others as well as any.
+
+    A quarter of the steps is held out of kernels and weights. Their own reference is the light as measured, so that the
+    held-out sample compares ranks fairly. As well: within a standard deviation of such a sum of squares.
+    """
+    steps = torch.arange(view.sample.shape[1], device=view.sample.device)
+    kept, held = (_part(view, steps[which]) for which in (steps % HELD_OUT > 0, steps % HELD_OUT == 0))
+    maps = _maps_of(kept, options["window"])
+    found: list[float] = []
+    used = 1
+    for rank in RANKS:
+        chosen = options | {"rank": rank}
+        model, data = _prepared(kept, chosen, maps)
+        factors = _start(model, data, maps, chosen)
+        for _ in range(TRIAL):
+            for name in ROUND:
+                factors = updated(model, data, factors, name)
+        other, unseen = _prepared(held, chosen, maps)
+        light = other.padded(unseen.reference.clamp(min=1e-3))
+        nothing = unseen._replace(seen=torch.zeros_like(unseen.seen))
+        found.append(objective(other, nothing, factors._replace(reference=light)))
+        used = max(1, int((unseen.weights > 0).sum()))
+    limit = min(found) * (1 + math.sqrt(2 / used))
+    return next(rank for rank, left in zip(RANKS, found, strict=True) if left <= limit)
+
+
+def _part(view: View, steps: Tensor) -> View:
+    weights = view.weights if view.weights.shape[1] == 1 else view.weights[:, steps]
+    return view._replace(sample=view.sample[:, steps], reference=view.reference[:, steps], weights=weights)
+
+
+def halves(view: View) -> list[View]:
+    """Every second step, and the others."""
+    steps = torch.arange(view.sample.shape[1], device=view.sample.device)
+    return [_part(view, steps[n::2]) for n in (0, 1)]
+
+
+def fitted(view: View, options: dict[str, Any], tick: Callable[[], object] = lambda: None) -> KernelField:
+    """The kernel field of a view.
+
+    Parameters
+    ----------
+    view
+        Frames.
+    options
+        As `ddf_tomo.retrieval.deconvolution.METHOD` has checked them, ``rank`` a number.
+    tick
+        Called for each frame, ``iterations`` times.
+    """
+    maps = _maps_of(view, options["window"])
+    model, data = _prepared(view, options, maps)
+    factors = _start(model, data, maps, options)
+    history = [objective(model, data, factors)]
+    for iteration in range(options["iterations"]):
+        resting = options["kernels"] == "directions" and 2 * iteration < options["iterations"]
+        for name in FIXED if resting else ROUND:
+            factors = updated(model, data, factors, name)
+            if options["record"]:
+                history.append(objective(model, data, factors))
+        for _ in data.sample:
+            tick()
+    if not options["record"]:
+        history.append(objective(model, data, factors))
+    return _field(model, data, factors, maps, history, view.counts)
+
+
+def _field(
+    model: ProductConvolution, data: Data, factors: Factors, maps: Maps, history: list[float], counts: float
+) -> KernelField:
+    weights = model.weights(factors.knots)
+    order = weights.mean((1, 2)).argsort(descending=True)
+    misfit = data.sample - expected(model, factors)
+    light = model.cropped(factors.reference)
+    used = (data.weights > 0).sum(0)
+    # As it arrives at the longest distance, the last frame's.
+    last = slice(len(data.sample) - 1, None)
+    moved = model.terms(factors.transmission[None], last, model.spectra(factors.kernels))[0]
+    transmission = (weights * moved).sum(0)
+    valid = (used > 0) & torch.as_tensor(maps.valid) & (transmission > 1e-3)
+    share = data.weights / data.weights.sum(0).clamp(min=1e-12)
+    residual = (share * misfit**2).sum(0).sqrt() / transmission.clamp(min=1e-3)
+    chi2 = None
+    if not math.isnan(counts):
+        # Of both frames; each pixel's light is fitted, and its transmission, and its share of the weights.
+        squares = data.weights * misfit**2 + (data.weights > 0) * data.seen * (data.reference - light) ** 2
+        knots = (len(weights) - 1) * factors.knots[0].numel() / transmission.numel()
+        chi2 = torch.where(valid, counts * squares.sum(0) / (used - 1 - knots).clamp(min=0.5), 0)
+    return KernelField(
+        weights[order],
+        factors.kernels[order],
+        model.positions.to(weights),
+        transmission,
+        model.cropped(factors.transmission),
+        valid,
+        tuple(history),
+        torch.where(valid, residual, 0),
+        chi2,
+    )
