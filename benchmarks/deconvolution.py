@@ -96,7 +96,7 @@ def reference() -> None:
 
 def _show(problem: object, name: str, displacement: np.ndarray, covariance: np.ndarray) -> None:
     figures = judge(problem, displacement, covariance, margin=20)  # type: ignore[arg-type]
-    parts = {key: value for key, value in figures.items() if "RMSE" in key}
+    parts = {key: value for key, value in figures.items() if "RMSE" in key or "direction" in key}
     print(name, ", ".join(f"{key} {value:.4f}" for key, value in parts.items()), flush=True)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ddf_tomo.retrieval import retrieve
 from ddf_tomo.retrieval.correlation import peaks
+from ddf_tomo.retrieval.deconvolution import deconvolve, directions_of
 from ddf_tomo.retrieval.periodic import find_waves
 from ddf_tomo.retrieval.visibility import calibrated, estimate_exponent
 from tests.fuzz.table import Made, entry
@@ -63,6 +64,39 @@ def _(s: Source) -> Made:
         "waves": s.one_of(None, [[0.0, 1 / 6.5]]),
         "harmonics": s.one_of(1, 3),
     }
+
+
+@entry("retrieve, deconvolution", 0.3)
+def _(s: Source) -> Made:
+    return retrieve, _arguments(s, "deconvolution", 4, 16, 17) | {
+        "window": s.one_of(None, 3.0),
+        "rank": s.one_of(1, 3, "auto"),
+        "kernels": s.one_of("clusters", "directions"),
+        "support": s.one_of(3, 5),
+        "oversampling": s.one_of(1, 2),
+        "iterations": s.one_of(1, 2),
+    }
+
+
+@entry("deconvolution.deconvolve", 0.3)
+def _(s: Source) -> Made:
+    sample, reference = _pair(s, 4, 16, 17)
+    return deconvolve, {
+        "sample": s.one_of(sample, s.as_good(sample)),
+        "reference": reference,
+        "distance_m": s.one_of(None, 0.5),
+        "weights": s.one_of(None, s.noise(16, 17, positive=True)),
+        "gain": s.one_of(None, 1.0),
+        "rank": 2,
+        "support": 5,
+        "iterations": 1,
+    }
+
+
+@entry("deconvolution.directions_of")
+def _(s: Source) -> Made:
+    taps = torch.arange(-2.0, 3.0, dtype=torch.float64)
+    return directions_of, {"kernels": torch.from_numpy(s.generator().uniform(size=(3, 5, 5))), "positions": taps}
 
 
 @entry("correlation.peaks")

@@ -56,7 +56,8 @@ def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductC
     seen = view.weights.expand(view.sample.shape).flatten(0, 1)
     # Variances of counts; smoothed, as noise in them would favour what is dark by chance.
     precision = [
-        1 / smooth(each, VARIANCE_OVER).clamp(min=DARKEST * float(each.mean())) for each in (sample, reference)
+        1 / smooth(each, VARIANCE_OVER).clamp(min=DARKEST * max(float(each.mean()), DARKEST))
+        for each in (sample, reference)
     ]
     if distances > 1:
         u = torch.as_tensor(maps.displacement)
