@@ -63,7 +63,8 @@ def standard_errors(
     # What stands still whatever the noise was held by hand: no data can tell it.
     ratios = (squares / alone).nan_to_num(0.0).mean(0)
     known = (ratios > 0) & torch.isfinite(alone)
-    errors = torch.where(known, (variance * ratios * torch.where(known, alone, 1)).sqrt(), torch.inf)
+    found = variance * ratios * torch.where(known, alone, 1)
+    errors = torch.where(known & torch.isfinite(found), found.clamp_min(0).sqrt(), torch.inf)
     return errors.numpy(), at.residual()
 
 

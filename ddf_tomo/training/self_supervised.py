@@ -215,5 +215,6 @@ def equivariance_loss(
     if noise is not None:
         check_shape(real_volume(noise, "noise").shape, "noise", tuple(measured.shape))
         measured = measured + noise
-    strength = turned.detach().square().sum()
-    return (reconstruct(measured) - turned).square().sum() / strength.clamp_min(torch.finfo(turned.dtype).tiny)
+    off, numbers = (reconstruct(measured) - turned).square().sum(), torch.finfo(turned.dtype)
+    least = (numbers.eps**2 * off.detach()).clamp_min(numbers.tiny)  # beside which the sample is no more than rounding
+    return off / torch.maximum(turned.detach().square().sum(), least)
