@@ -39,7 +39,6 @@ class Example:
 
     ``depends_on_tiles``: by how much maps do, where they do not yet keep to it.
     ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
-    ``rounding``: how far it carries, on other devices and in other units; a start from `matching` ends where it says.
     ``border``: pixels at the edge in which T may have no error.
     """
 
@@ -49,7 +48,6 @@ class Example:
     turned: float = 1e-4
     border: int = 0
     depends_on_tiles: float = 0.0
-    rounding: float = 1e-5
 
 
 EXAMPLES = {
@@ -63,6 +61,6 @@ EXAMPLES = {
     ),
     "correlation": Example({"window": 2.0, "search": 2}),
     "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
-    "deconvolution": Example({"rank": 2, "support": 7, "iterations": 3}, turned=2e-3, border=3, rounding=1e-4),
+    "deconvolution": Example({"rank": 2, "support": 7, "iterations": 3}, turned=2e-3, border=3),
 }
 NAMES = tuple(METHODS)

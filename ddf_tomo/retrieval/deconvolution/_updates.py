@@ -31,6 +31,8 @@ from ddf_tomo.retrieval.deconvolution._model import ProductConvolution
 __all__ = ["Data", "Factors", "expected", "objective", "on_simplex", "updated"]
 
 TINY = 1e-20
+ROUNDING = 1e-12
+UNSEEN = 1e-6  # of the largest curvature
 INNER = 40  # steps for the weights of a knot
 LARGEST_CHANGE = 0.5  # relative, of transmission and light in one direction
 FARTHEST = 8.0  # times a direction
@@ -128,7 +130,8 @@ def updated(model: ProductConvolution, data: Data, factors: Factors, name: str) 
         return factors
     shrinks = direction < 0
     end = float((value[shrinks] / -direction[shrinks]).min()) if bool(shrinks.any()) else FARTHEST
-    moved = (value + min(-slope / curvature, end, FARTHEST) * direction).clamp(min=0)
+    moved = value + min(-slope / curvature, end, FARTHEST) * direction
+    moved = torch.where(moved > ROUNDING * moved.max(), moved, 0)  # else what has come to the border stays in the way
     if name == "knots":
         moved = moved / moved.sum(0)
     elif name == "kernels":
@@ -146,6 +149,7 @@ def _of_knots(model: ProductConvolution, data: Data, factors: Factors, name: str
             curvature[n] += model.at_knots(torch.einsum("mjk,mrjk->rjk", weights * terms[:, n], terms))
     # Least of slope·d + ½ d·curvature·d at each knot, by accelerated projected gradients.
     steepest = torch.linalg.eigvalsh(curvature.flatten(2).movedim(-1, 0))[:, -1].reshape(slope.shape[1:])
+    known = steepest > UNSEEN * steepest.max()  # elsewhere there are no data, and the slope is rounding
     steepest = steepest.clamp(min=TINY)
     found = ahead = factors.knots
     pace = 1.0
@@ -156,7 +160,7 @@ def _of_knots(model: ProductConvolution, data: Data, factors: Factors, name: str
         ahead = found + (last - 1) / pace * (found - before)
     direction = found - factors.knots
     gain = (direction * (slope + torch.einsum("rsjk,sjk->rjk", curvature, direction) / 2)).sum(0)
-    return torch.where(gain < 0, direction, 0)
+    return torch.where(known & (gain < 0), direction, 0)
 
 
 def _of_kernels(model: ProductConvolution, data: Data, factors: Factors, name: str) -> Tensor:
