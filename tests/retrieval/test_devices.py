@@ -27,7 +27,7 @@ def retrieved(sample: Any, reference: Any, name: str, device: str | None = None,
         return retrieve(sample, reference, name, device=device, progress=False, **options)
 
 
-def same(found: Maps, expected: Maps, tolerance: float) -> None:
+def same(found: Maps, expected: Maps, tolerance: float = 1e-5) -> None:
     """Within a share of the largest number of each map."""
     assert np.array_equal(found.valid, expected.valid)
     assert np.mean(np.asarray(expected.valid)) > 0.3
