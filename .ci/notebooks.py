@@ -1,7 +1,8 @@
 """Execute every tutorial in ``notebooks/``, each in a fresh kernel of the interpreter that runs this program.
 
-``python .ci/notebooks.py [--to FOLDER] [--timeout SECONDS] [NAME ...]``. The scripts are jupytext's percent format; the
-executed notebooks, with their figures, go to the folder. The program fails where a cell does, and says which.
+``python .ci/notebooks.py [--to FOLDER] [--timeout SECONDS] [--together N] [NAME ...]``. The scripts are jupytext's
+percent format; the executed notebooks, with their figures, go to the folder. The program fails where a cell does, and
+says which.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of scripts, or how they begin; by default all")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write the executed notebooks here, as .ipynb")
     parser.add_argument("--timeout", type=int, default=MOST_SECONDS, help="seconds that one cell may take")
+    parser.add_argument("--together", type=int, default=min(2, os.cpu_count() or 1), help="how many run at a time")
     parser.add_argument("--folder", type=Path, default=SCRIPTS, help="of the scripts")
     options = parser.parse_args(arguments)
     scripts = [s for s in sorted(options.folder.glob("*.py")) if s.stem.startswith(tuple(options.names) or "")]
     if not scripts:
         parser.error(f"no script in {options.folder} of these names: {', '.join(options.names) or 'any'}")
     failures = 0
-    for script in scripts:
-        start = time.perf_counter()
-        failure = execute(script, options.to, options.timeout)
-        after = f"{time.perf_counter() - start:.0f} s"
-        print(
-            f"{script.name}: FAILED after {after} in {failure}" if failure else f"{script.name}: ran in {after}",
-            flush=True,
-        )
-        failures += bool(failure)
+    with ThreadPoolExecutor(max(1, options.together)) as pool:
+        runs = [pool.submit(timed, script, options.to, options.timeout) for script in scripts]
+        for script, run in zip(scripts, runs, strict=True):
+            failure, seconds = run.result()
+            after = f"{seconds:.0f} s"
+            print(
+                f"{script.name}: FAILED after {after} in {failure}" if failure else f"{script.name}: ran in {after}",
+                flush=True,
+            )
+            failures += bool(failure)
     return int(failures > 0)
+
+
+def timed(script: Path, target: Path | None, timeout: int) -> tuple[str, float]:
+    """What `execute` says of a script, and the seconds it took."""
+    start = time.perf_counter()
+    return execute(script, target, timeout), time.perf_counter() - start
 
 
 def execute(script: Path, target: Path | None, timeout: int = MOST_SECONDS) -> str:
