@@ -41,6 +41,7 @@ NAMES = (
     "retrieval",
     "retrieval_prior",
     "chain",
+    "rods",
     "crossing_fibres",
     "alignment",
     "gpu",
