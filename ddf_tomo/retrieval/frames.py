@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from ddf_tomo._checks import choice, flag, message, number
 from ddf_tomo._progress import progress_bar
 from ddf_tomo.retrieval._input import Checked, Stack, Weights, check_match, lengths
-from ddf_tomo.retrieval._tiles import Mosaic, Tile, tiles
+from ddf_tomo.retrieval._tiles import Mosaic, tiles
 from ddf_tomo.retrieval._unfinished import Unfinished, mark_of
 from ddf_tomo.retrieval.maps import Maps
-from ddf_tomo.retrieval.method import Method, View
+from ddf_tomo.retrieval.method import Method
 
 
 class _Methods(Mapping[str, Method]):
@@ -146,8 +146,10 @@ def retrieve(
     reference_of_view = beam.read(0, order) if shared else None
     if needs_gradient and checkpoint is not None:
         raise ValueError(message("checkpoint", "None where gradients are asked for", repr(checkpoint)))
-    if needs_gradient and settings.get("prior") is not None:
-        raise ValueError(message("prior", "None where gradients are asked for", repr(settings["prior"])))
+    finish = getattr(chosen, "after_tiles", lambda options: None)(settings)
+    if needs_gradient and finish is not None:
+        hint = "What is solved over whole views passes none"
+        raise ValueError(message("prior", "None where gradients are asked for", repr(settings.get("prior")), hint))
     with torch.set_grad_enabled(needs_gradient), progress_bar(total, "retrieving", progress, unit="frame") as bar:
         for view in range(len(frames)):
             name = f"view {view}" if frames.views else "the view"
@@ -165,9 +167,11 @@ def retrieve(
             for tile in parts:
                 found = chosen.fit(checked.tile(tile.used, reach, gain, where), settings, bar.update)
                 mosaic.put(view, tile, found, home)
-            if settings.get("prior") is not None and mosaic.values["valid"][view].any():
+            if finish is not None and mosaic.values["valid"][view].any():
                 view_of = partial(checked.tile, reach=reach, counts_per_quantum=gain, device=where)
-                _follow_prior(mosaic, view, parts, view_of, settings)
+                changed = finish({name: each[view] for name, each in mosaic.values.items()}, parts, view_of)
+                for changed_name, each in changed.items():
+                    mosaic.values[changed_name][view] = each
             if not checked.empty and not mosaic.values["valid"][view].any():
                 expected = "mask patterns that differ from step to step, above the noise"
                 found_in = name if frames.views else "any pixel"
@@ -178,17 +182,6 @@ def retrieve(
     if not isinstance(sample, Tensor):
         shaped = {name: each.detach().numpy() for name, each in shaped.items()}  # type: ignore[misc]
     return Maps(**shaped, **mosaic.axes, pixel_size_m=pixel_size_m, distance_m=longest)  # type: ignore[arg-type]
-
-
-def _follow_prior(
-    mosaic: Mosaic, view: int, parts: list[Tile], view_of: Callable[..., View], settings: dict[str, Any]
-) -> None:
-    """Maps of a view whose tiles are there, as frames and a prior on the whole view want them."""
-    from ddf_tomo.retrieval._matching_prior import regularised
-
-    maps = {name: each[view] for name, each in mosaic.values.items()}
-    for name, each in regularised(maps, parts, view_of, settings).items():
-        mosaic.values[name][view] = each
 
 
 def _order(distances: tuple[float, ...], given: int) -> list[int]:

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,12 @@ class _Matching:
             hint = "Smoothing reaches as far"
             raise ValueError(message("sample", f"at least {least} rows and columns", (rows, columns), hint))
         return checked
+
+    def after_tiles(self, options: dict[str, Any]) -> Callable[..., dict[str, torch.Tensor]] | None:
+        """What the prior makes of a whole view; see `Method`."""
+        from ddf_tomo.retrieval._matching_prior import regularised
+
+        return None if options["prior"] is None else partial(regularised, options=options)
 
     def halo(self, options: dict[str, Any]) -> int:
         """Windows of the last two steps and of the coarsest start, smoothing, shift, blur."""

@@ -35,6 +35,10 @@ class View(NamedTuple):
 class Method(Protocol):
     """A retrieval method: a new one is a module of its own and a line in `ddf_tomo.retrieval.frames.METHODS`.
 
+    A method may have one more, ``after_tiles(options)``, for what is solved over whole views: it gives None, or a
+    function that is called with the maps of a view by name, ``(row, column, ...)``, its tiles, and a function from the
+    rows and columns of a tile to its `View`; that returns the maps which it changes. Gradients do not pass then.
+
     Attributes
     ----------
     options : dict
