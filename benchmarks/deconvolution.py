@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 import torch
-from retrieval_problem import GRAIN, VISIBILITY, between, judge, reference_problem, tensor
+from retrieval_problem import GRAIN, VISIBILITY, Problem, between, judge, reference_problem, tensor
 
 from ddf_tomo.retrieval import retrieve
 from ddf_tomo.retrieval.deconvolution import KernelField, deconvolve
@@ -94,8 +94,8 @@ def reference() -> None:
         _show(problem, taken, field.displacement.numpy(), field.covariance.numpy())
 
 
-def _show(problem: object, name: str, displacement: np.ndarray, covariance: np.ndarray) -> None:
-    figures = judge(problem, displacement, covariance, margin=20)  # type: ignore[arg-type]
+def _show(problem: Problem, name: str, displacement: np.ndarray, covariance: np.ndarray) -> None:
+    figures = judge(problem, displacement, covariance, margin=20)
     parts = {key: value for key, value in figures.items() if "RMSE" in key or "direction" in key}
     print(name, ", ".join(f"{key} {value:.4f}" for key, value in parts.items()), flush=True)
 

@@ -142,8 +142,8 @@ def _anisotropy(maps: Maps) -> tuple[Array, Array, Array]:
         along = (one**2 * of_one + two**2 * of_two + 2 * one * two * both) / size**2
         across = (two**2 * of_one + one**2 * of_two - 2 * one * two * both) / size**2
     known = np.asarray(maps.valid) & (along > 0) & (across > 0)
-    errors = (np.where(known, np.sqrt(np.where(known, each, 1)), np.inf) for each in (along, across))
-    return size, *errors  # type: ignore[return-value]
+    error, turned = (np.where(known, np.sqrt(np.where(known, each, 1)), np.inf) for each in (along, across))
+    return size, error, turned
 
 
 def _maps(images: datasets.FourRods, method: str, steps: slice = np.s_[:], **options: Any) -> Maps:

@@ -164,8 +164,8 @@ def _six_by_six(rotation: CubeRotation) -> Tensor:
 
 
 CUBE_ROTATIONS: Final[tuple[CubeRotation, ...]] = tuple(
-    CubeRotation(axes, signs)  # type: ignore[arg-type]
-    for axes in permutations(range(3))
-    for signs in product((1, -1), repeat=3)
-    if np.linalg.det(np.eye(3)[list(axes)]) * np.prod(signs) > 0
+    CubeRotation((a, b, c), (x, y, z))
+    for a, b, c in permutations(range(3))
+    for x, y, z in product((1, -1), repeat=3)
+    if np.linalg.det(np.eye(3)[[a, b, c]]) * x * y * z > 0
 )

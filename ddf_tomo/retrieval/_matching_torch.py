@@ -173,16 +173,19 @@ def of_pixels(
 
 
 def confidence_in(mass: Tensor) -> Tensor:
+    """How far a pixel is to be trusted of whose Gaussian a share ``mass`` lies on pixels that are seen: 0 to 1."""
     from ddf_tomo.retrieval._matching_kernel import FULL_MASS, LEAST_MASS
 
     return ((mass - LEAST_MASS) / (FULL_MASS - LEAST_MASS)).clamp(0, 1)
 
 
 def determinant(matrix: Tensor) -> Tensor:
+    """Of matrices ``(n, 2, 2)``, shape ``(n,)``."""
     return matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
 
 
 def inverse_of(matrix: Tensor) -> Tensor:
+    """Of matrices ``(n, 2, 2)``, in closed form."""
     (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
     return torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / determinant(matrix)[:, None, None]
 

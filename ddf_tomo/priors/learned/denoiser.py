@@ -195,7 +195,7 @@ def resampled(x: Tensor, lengths: tuple[int, ...]) -> Tensor:
     return interpolate(x, size=lengths, mode="trilinear", align_corners=False)
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, ABC):
     """Encoder and decoder of three resolutions with shortcuts, of layers that a subclass chooses.
 
     Two convolutions at each resolution on the way down, one and the change of width on the way up; shortcuts are added.
@@ -228,13 +228,13 @@ class UNet(nn.Module):
             for weight in (*self.last.parameters(), *self.stronger.parameters()):
                 weight.mul_(0.1)  # begins near Wiener's filter
 
+    @abstractmethod
     def convolution(self, features: Any, results: Any) -> nn.Module:
         """A layer that mixes 3 × 3 × 3 voxels, from ``features`` to ``results``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def activation(self, features: Any) -> nn.Module:
         """A nonlinear layer within each voxel on these ``features``, which is told of the noise."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
         """As `Denoiser.correction`: from ``x`` with its ``condition`` and ``order``."""
