@@ -118,12 +118,12 @@ def cgls(
         raise ValueError(overflow(misfit.like))
 
     def step(state: State, iteration: int) -> Step | None:
-        x, r, p, gamma = state["x"], state["r"], state["p"], state["gamma"]
+        x, r, p, gamma, descent = (state[name] for name in ("x", "r", "p", "gamma", "descent"))
         q = misfit.look(p)
         curvature = misfit.square(q) + (tikhonov * dot(p, penalised(p)) if tikhonov else 0.0)
         if not 0 < curvature < math.inf or gamma <= 0:
             return None
-        alpha = gamma / curvature
+        alpha = descent / curvature  # of which gamma is the exact value; where rounding begins, they part
         x.add_(p, alpha=alpha)
         r.add_(q, alpha=alpha)
         back, residual = misfit.slope(r)
@@ -132,11 +132,15 @@ def cgls(
         state["gamma"] = dot(s, z)
         p *= state["gamma"] / gamma
         p += z
+        state["descent"] = dot(s, p)
+        if state["descent"] <= 0:
+            p.copy_(z)
+            state["descent"] = state["gamma"]
         return Step(residual, math.sqrt(max(state["gamma"], 0.0) / state["gamma_start"]))
 
     return iterate(
         "CGLS",
-        {"x": x, "r": r, "p": p, "gamma": gamma, "gamma_start": gamma},
+        {"x": x, "r": r, "p": p, "gamma": gamma, "gamma_start": gamma, "descent": gamma},
         step,
         residual,
         identity(misfit, tikhonov=tikhonov) if checkpoint is not None else {},

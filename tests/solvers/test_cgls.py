@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -13,6 +15,7 @@ from ddf_tomo import LinearOperator, wrap
 from ddf_tomo.priors import Differences
 from ddf_tomo.solvers import cgls
 from tests.operators.registry import tensor, xray
+from tests.solvers import registry
 
 GENERATOR = np.random.default_rng(0)
 MATRIX, WIDE = GENERATOR.normal(size=(20, 7)), GENERATOR.normal(size=(5, 9))
@@ -248,3 +251,13 @@ def test_preconditioned_iterations_end_at_the_same_solution_sooner():
     assert helped.iterations < plain.iterations
     exact = np.linalg.lstsq(stretched(torch.eye(7, dtype=torch.float64)).numpy().T, np.asarray(Y), rcond=None)[0]
     np.testing.assert_allclose(helped.x.numpy(), exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_iterations_beyond_rounding_do_no_harm(dtype: torch.dtype, tolerance: float) -> None:
+    A, y = registry.operator(), registry.data(dtype)
+    unit = torch.eye(math.prod(A.domain_shape), dtype=torch.float64).reshape(-1, *A.domain_shape)
+    dense = torch.stack([A(each).flatten() for each in unit], 1)
+    expected = torch.linalg.solve(dense.T @ dense + 2 * torch.eye(len(unit)).double(), dense.T @ y.double().flatten())
+    found = cgls(A, y, tikhonov=2.0, iterations=600, progress=False).x.double().flatten()
+    assert (found - expected).norm() < tolerance * expected.norm()
