@@ -215,13 +215,13 @@ def _shift(
     moving: NDArray[np.float64], fixed: NDArray[np.float64], used: NDArray[np.bool_], sigma: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss and Newton on ``moving(x) = a + b fixed(x − s)``, from the peak of the correlation on."""
-    scale = float(np.abs(fixed[used]).max()) or 1.0
-    still = smooth(torch.from_numpy(fixed / scale)[None], sigma)
+    moving, fixed = (each / (float(np.abs(each[used]).max()) or 1.0) for each in (moving, fixed))  # brightness is free
+    still = smooth(torch.from_numpy(fixed)[None], sigma)
     if float(still[0][torch.from_numpy(used)].std()) < 1e-9:
         raise ValueError(message("fixed", "frames with a structure", "a flat one"))
     shift = _coarse(moving * used, fixed * used)
     normal, residual, basis = np.eye(4), np.zeros(1), np.zeros((1, 4))
-    target = smooth(torch.from_numpy(moving / scale)[None], sigma)[0].numpy()[used]
+    target = smooth(torch.from_numpy(moving)[None], sigma)[0].numpy()[used]
     for _ in range(ROUNDS):
         there = _moved(still, shift)
         slopes = [along(there, FIRST, axis, odd=True)[0].numpy()[used] for axis in (-2, -1)]

@@ -121,6 +121,18 @@ def test_amplitudes(name):
         assert relative(denoiser(factor * x, factor * 0.3), factor * expected) < 1e-9
 
 
+@every_network
+@torch.no_grad()
+def test_nothing_but_noise_however_much_of_it(name):
+    denoiser, x = network(name), noise(3, 4, 5, 6)
+    expected = denoiser(x, 1e9)
+    for sigma in (1e20, torch.finfo(torch.float32).max):
+        torch.testing.assert_close(denoiser(x, sigma), expected)
+    torch.testing.assert_close(denoiser(x.double(), 1e300), expected.double())
+    with pytest.raises(ValueError, match="x: expected numbers up to 1e\\+18"):
+        denoiser(1e20 * x, 0.1)
+
+
 def test_empty_space_does_not_change_the_height():
     x = noise(1, 4, 4, 4, 6)
     larger = torch.nn.functional.pad(x, (0, 0, *[9] * 6))

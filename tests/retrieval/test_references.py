@@ -76,6 +76,14 @@ def test_shifts_are_found(shift: tuple[float, float]) -> None:
     np.testing.assert_allclose(found.shift, shift, atol=0.01)
 
 
+def test_brightness_is_free_to_any_size() -> None:
+    scene = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((64, 64)), 2.0)
+    moved = ndimage.shift(scene, (2.3, -0.7), order=5)
+    found, huge = estimate_shifts(moved, scene), estimate_shifts(1e300 * moved, 1e-200 * scene)
+    np.testing.assert_allclose(huge.shift, found.shift, rtol=1e-9)
+    np.testing.assert_allclose(huge.error, found.error, rtol=1e-6)
+
+
 def test_errors_of_shifts_cover() -> None:
     z = []
     for seed in range(12):

@@ -21,6 +21,7 @@ CONDITION = 32
 LITTLE_NOISE = 0.02  # relative to the volume; in front of less, corrections shrink with it
 STRONGEST = 12.0  # |G|
 LEAST_SIGNAL = 1e-2  # relative to the noise
+LARGEST = 1e18  # of a coefficient: its square is one of single precision
 FAINTEST = 1e-3  # noise, relative to the volume; below, the network is told no less
 
 
@@ -69,9 +70,11 @@ class Denoiser(nn.Module, ABC):
         Raises
         ------
         ValueError
-            If there is no such number of coefficients, or the noise is negative.
+            If there is no such number of coefficients, some are above 1e18, or the noise is negative.
         """
         order = checked_order(x)
+        if bool((x.detach().abs() > LARGEST).any()):
+            raise ValueError(message("x", f"numbers up to {LARGEST:g}", f"{float(x.detach().abs().max()):g}"))
         levels = as_tensor(sigma, "sigma").to(x)
         count = order // 2 + 1
         try:
@@ -85,13 +88,13 @@ class Denoiser(nn.Module, ABC):
         volumes, levels = x.reshape(-1, *x.shape[-4:]).to(own), levels.reshape(-1, count).to(own)
         height = heights(volumes)
         condition = levels.new_zeros(len(levels), NOISE_NUMBERS)
-        relative = (levels / height[:, None]).clamp(FAINTEST, 1 / FAINTEST)
-        condition[:, :count] = relative.log() / math.log(1 / FAINTEST)
+        relative = (levels / height[:, None]).clamp(max=1 / FAINTEST)
+        condition[:, :count] = relative.clamp_min(FAINTEST).log() / math.log(1 / FAINTEST)
         condition[:, len(ORDERS) : len(ORDERS) + count] = 1.0
         found, stronger = self.correction(
             (volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order
         )
-        amplitudes = height[:, None] * levels / (levels + LITTLE_NOISE * height[:, None])
+        amplitudes = height[:, None] * (relative / (relative + LITTLE_NOISE))
         share = noise_share(volumes, levels)[:, :, None, None, None] * stronger.clamp(-STRONGEST, STRONGEST).exp()
         sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
         passed, steps = (
@@ -167,7 +170,7 @@ def noise_share(volumes: Tensor, levels: Tensor) -> Tensor:
     counts = torch.arange(1, 4 * powers.shape[-1], 4, device=powers.device)
     weights = powers.sum(-1, keepdim=True)
     seen = (weights * powers).sum(1) / weights.sum(1).clamp_min(torch.finfo(powers.dtype).tiny) / counts
-    noise = (levels / largest).square()
+    noise = (levels / largest).clamp(max=1 / FAINTEST).square()  # far above the signal in any case, and finite
     return noise / torch.maximum(seen - noise, LEAST_SIGNAL * noise).clamp_min(torch.finfo(powers.dtype).tiny)
 
 
