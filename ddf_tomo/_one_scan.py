@@ -17,6 +17,7 @@ import torch
 
 from ddf_tomo._balanced import balanced
 from ddf_tomo._checks import message
+from ddf_tomo._data_fit import data_fit
 from ddf_tomo._plan import ROUNDING, SEARCH_ITERATIONS, Plan, conjugate_gradients
 from ddf_tomo._progress import progress_bar
 from ddf_tomo.operators.tensor import TensorXRayTransform
@@ -37,6 +38,7 @@ from ddf_tomo.solvers import Checkpoint, Misfit, Solution, fbp
 from ddf_tomo.solvers.iteration import identity
 from ddf_tomo.solvers.misfit import misfit_of, overflow
 from ddf_tomo.solvers.multiresolution import FACTOR, refined
+from ddf_tomo.solvers.plug_and_play import PlugAndPlaySolution
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     STRONGEST,
@@ -130,6 +132,9 @@ class OneScan:
         }
         settings["start"] = "fbp" if plan.starts_filtered else "zero"
         settings |= {} if plan.levels == 1 else {"levels": plan.levels}
+        fit = data_fit(misfit, x, unit)
+        if isinstance(solution, PlugAndPlaySolution):
+            settings["prior_strength"] = unit * solution.strength
         return Reconstruction(
             x.numpy(),
             self.order,
@@ -139,6 +144,7 @@ class OneScan:
             self.scan.voxel_size_m,
             settings,
             self.provenance(),
+            fit=fit,
         )
 
     @property

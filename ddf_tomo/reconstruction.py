@@ -27,6 +27,41 @@ HEADER_NAMES = ("ell_max", "voxel_size_m", "settings", "provenance")
 STORED = (*export.SIGNALS, "tensor", "eigenvalues", "direction", "power")
 
 
+@dataclass(frozen=True, eq=False)
+class DataFit:
+    """How a volume agrees with the data that it was made of; made by `reconstruct`, learned prior or not.
+
+    Attributes
+    ----------
+    per_datum
+        χ²: mean square of the residuals over the variance of the noise. About 1 where the volume explains the data,
+        less where it follows the noise. Weights are those that were minimised with, the largest clipped.
+    per_view
+        The same of each view, ``(views,)``; NaN where all weights are zero.
+    noise
+        Standard deviation that this is relative to, of a datum of mean weight, in units of the data; NaN if unknown.
+    noise_from
+        ``"weights"``: these are inverse variances; ``"neighbouring pixels"``: the scan has no weights but 0 and 1, and
+        noise was measured as what changes from pixel to pixel, so that it contains fine structure; ``""``: unknown.
+
+    Examples
+    --------
+    >>> fit = DataFit(1.21, np.array([1.0, 1.42]), 0.02, "weights")
+    >>> fit.over_noise
+    1.1
+    """
+
+    per_datum: float
+    per_view: NDArray[np.float64]
+    noise: float
+    noise_from: str
+
+    @property
+    def over_noise(self) -> float:
+        """Root mean square of the residuals in units of their standard deviations."""
+        return float(np.sqrt(self.per_datum))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """A reconstructed volume with what is needed to read, judge and repeat it; made by `reconstruct`.
@@ -52,6 +87,8 @@ class Reconstruction:
     scalars
         Volumes without direction on the same grid, ``(x, y, z)``, by name: attenuation and refractive decrement, which
         dark-field frames tell as well (`ddf_tomo.map_series.MapSeries`).
+    fit
+        Residual of the data against their noise, where it was kept.
     """
 
     coefficients: NDArray[Any]
@@ -63,6 +100,7 @@ class Reconstruction:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    fit: DataFit | None = None
 
     def __post_init__(self) -> None:
         given, shape = self.coefficients, (None,) * 4
@@ -182,6 +220,9 @@ class Reconstruction:
         write_geometry(file, self.geometry)
         for name, volume in self.scalars.items():
             file.create_dataset(f"scalars/{name}", data=volume, **packed)
+        if self.fit is not None:
+            for name, value in vars(self.fit).items():
+                file[f"fit/{name}"] = np.bytes_(value.encode()) if isinstance(value, str) else value
         derived = self.derived()
         for name in STORED:
             file.create_dataset(f"derived/{name}", data=export.single(getattr(derived, name)), **packed)
@@ -225,6 +266,7 @@ class Reconstruction:
                 response=response_from_repr(header["response"]),
                 residuals=tuple(float(value) for value in file["residuals"][()]),
                 scalars={name: volume[()] for name, volume in file.get("scalars", {}).items()},
+                fit=_read_fit(file["fit"]) if "fit" in file else None,
                 **values,
             )
 
@@ -243,7 +285,15 @@ class Reconstruction:
         share = f"{np.count_nonzero(derived.valid) / max(1, derived.valid.size):.1%} of the voxels hold sample"
         anisotropy = f"median fractional anisotropy there {_median(derived.fractional_anisotropy[derived.valid]):.3f}"
         lines = [repr(self), f"{share}, {anisotropy}", *(["also: " + ", ".join(self.scalars)] if self.scalars else [])]
+        if self.fit is not None and self.fit.noise_from:
+            lines.append(f"residual: χ² of {self.fit.per_datum:.3g} per datum, noise from {self.fit.noise_from}")
         return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.settings.items())])
+
+
+def _read_fit(group: Any) -> DataFit:
+    per_datum, noise = (float(group[name][()]) for name in ("per_datum", "noise"))
+    per_view = real_array(group["per_view"][()], "fit (per_view)", (None,), finite=False)
+    return DataFit(per_datum, per_view, noise, bytes(group["noise_from"][()]).decode())
 
 
 def _median(values: NDArray[Any]) -> float:

@@ -46,10 +46,13 @@ class PlugAndPlaySolution(Solution):
         Noise level that the denoiser was told, in each iteration.
     changes
         Fixed-point residual of each: change of what the denoiser is given, relative to it.
+    strength
+        Of the pull towards what the denoiser gave, ``ρ``, in the last iteration; NaN if there was none.
     """
 
     sigmas: tuple[float, ...] = ()
     changes: tuple[float, ...] = ()
+    strength: float = math.nan
 
 
 @torch.no_grad()
@@ -167,7 +170,7 @@ def plug_and_play(
         if not state["levels"]:
             begin(state)
         v, now, following = state["v"], level(state, iteration), level(state, iteration + 1)
-        z = _denoised(denoiser, v, now)
+        z = denoised(denoiser, v, now)
         z = nowhere_negative(z, order) if positive else z
         rho = strength * state["variance"] / now**2
         admm = method == "admm"
@@ -188,7 +191,7 @@ def plug_and_play(
     if checkpoint is not None:
         probe = misfit.backprojected()
         probe = probe / (math.sqrt(dot(probe, probe) / max(probe.numel(), 1)) or 1.0)
-        found = _denoised(denoiser, probe, 0.5)
+        found = denoised(denoiser, probe, 0.5)
         problem = identity(misfit, denoiser=[type(denoiser).__name__, math.sqrt(dot(found, found))], **settings)
     solution = iterate(
         "plug and play",
@@ -203,8 +206,9 @@ def plug_and_play(
         progress=progress,
         checkpoint=checkpoint,
     )
-    told = tuple(state["sigmas"]), tuple(state["changes"])
-    return PlugAndPlaySolution(solution.x, solution.residuals, solution.stopped_by, *told)
+    sigmas, changes = tuple(state["sigmas"]), tuple(state["changes"])
+    rho = strength * state["variance"] / sigmas[-1] ** 2 if sigmas else math.nan
+    return PlugAndPlaySolution(solution.x, solution.residuals, solution.stopped_by, sigmas, changes, rho)
 
 
 def near_data(
@@ -324,7 +328,14 @@ def _mixed(values: torch.Tensor, axes: tuple[int, ...], taps: tuple[float, float
     return values
 
 
-def _denoised(denoiser: DenoisingMap, v: torch.Tensor, sigma: float) -> torch.Tensor:
+def denoised(denoiser: Callable[..., Any], v: torch.Tensor, sigma: Any) -> torch.Tensor:
+    """What the denoiser makes of ``v`` at the level ``sigma``, if that is a finite volume of its shape.
+
+    Examples
+    --------
+    >>> denoised(lambda v, sigma: v / 2, torch.ones(1), 0.1)
+    tensor([0.5000])
+    """
     z = denoiser(v, sigma)
     if not isinstance(z, torch.Tensor) or z.shape != v.shape:
         found = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__
