@@ -93,11 +93,11 @@ def _numbers(value: Any, argument: str) -> Any:
 
 
 def floating(part: Any, dtype: torch.dtype) -> Tensor:
-    """A tensor of part of a view; integers become floating."""
+    """A tensor of part of a view, itself if it can be; integers become floating."""
     if isinstance(part, Tensor):
         return part.to(dtype)
     with np.errstate(over="ignore"):  # what becomes infinite is told by the checks
-        return torch.from_numpy(np.array(part, str(dtype).removeprefix("torch."), order="C"))
+        return torch.from_numpy(np.require(part, str(dtype).removeprefix("torch."), ("C", "W")))
 
 
 def check_match(sample: Stack, reference: Stack) -> None:
@@ -170,17 +170,17 @@ class Checked:
         bad = {"sample": 0, "reference": 0}
         for part in self._parts():
             frames, used = self._read(part)
-            for name, each in zip(bad, frames, strict=True):
-                bad[name] += int((~torch.isfinite(each) & used).sum())
-            kept = [torch.where(used, each.double(), 0) for each in (each.detach() for each in frames)]
-            steps = used.expand_as(kept[0]).sum((0, 1)).double()
-            sums = [each.sum((0, 1)) for each in kept]
+            kept = [each.detach() if used.all() else torch.where(used, each.detach(), 0) for each in frames]
+            sums = [each.sum((0, 1), dtype=torch.float64) for each in kept]
+            for name, each, finite in zip(bad, kept, sums, strict=True):
+                bad[name] += 0 if torch.isfinite(finite).all() else int((~torch.isfinite(each)).sum())
+            steps = used.sum((0, 1)).double() * (kept[0][..., 0, 0].numel() / used[..., 0, 0].numel())
             lit = steps > 0
             total += float((sums[1][lit] / steps[lit]).sum())
             mean += float((sums[0][lit] / steps[lit]).sum())
             used_pixels += int(lit.sum())
             dark += int((lit & (sums[1] <= 0)).sum())
-            brightest = max(brightest, *(float(each.abs().max()) for each in kept))
+            brightest = max(brightest, *(abs(float(end)) for each in kept for end in each.aminmax()))
         self.empty = used_pixels == 0
         for name, count in bad.items():
             if count:
@@ -220,7 +220,8 @@ class Checked:
         """A part of the view in units of the mean reference, on a device, 1 where the weight is zero."""
         frames, used = self._read(part)
         weights = torch.where(used, self.weights[..., *part], 0)
-        sample, reference = (torch.where(used, each / self.level, 1).to(device) for each in frames)
+        scaled = (each / self.level for each in frames)
+        sample, reference = ((each if used.all() else torch.where(used, each, 1)).to(device) for each in scaled)
         ratio = torch.tensor(reach, dtype=self.dtype, device=sample.device)
         counts = math.nan if counts_per_quantum is None else self.level / counts_per_quantum
         return View(sample, reference, weights.to(device), ratio, counts)
