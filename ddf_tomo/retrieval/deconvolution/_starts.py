@@ -19,15 +19,13 @@ FLOOR = 1e-3  # share of a uniform factor: what is zero can never grow
 FROBENIUS = math.sqrt(2)  # C_jk counts twice
 
 
-def gaussian_kernels(positions: Tensor, displacement: Tensor, covariance: Tensor) -> Tensor:
-    """Gaussians on a grid of taps, each of sum one.
+def gaussian_kernels(positions: Tensor, covariance: Tensor) -> Tensor:
+    """Gaussians about the middle of a grid of taps, each of sum one.
 
     Parameters
     ----------
     positions : (tap,)
         Of the taps along either axis, in pixels.
-    displacement : (rank, 2)
-        Means, u_j and u_k.
     covariance : (rank, 3)
         C_jj, C_jk and C_kk; eigenvalues below what the taps can hold are raised to it.
 
@@ -38,18 +36,16 @@ def gaussian_kernels(positions: Tensor, displacement: Tensor, covariance: Tensor
     Examples
     --------
     >>> taps = torch.arange(-4, 5, dtype=torch.float64)
-    >>> kernel = gaussian_kernels(taps, torch.zeros(1, 2), torch.tensor([[1.0, 0.0, 2.0]]))[0]
+    >>> kernel = gaussian_kernels(taps, torch.tensor([[1.0, 0.0, 2.0]]))[0]
     >>> bool(((kernel * taps**2).sum() - 2).abs() < 0.1)
     True
     """
     jj, jk, kk = covariance.to(positions).unbind(-1)
     values, axes = torch.linalg.eigh(torch.stack([torch.stack([jj, jk], -1), torch.stack([jk, kk], -1)], -2))
     least = (NARROWEST * float(positions[1] - positions[0])) ** 2
-    u_j, u_k = displacement.to(positions).unbind(-1)
-    off_j, off_k = positions[:, None] - u_j[:, None, None], positions - u_k[:, None, None]
-    exponent = torch.zeros_like(off_j * off_k)
+    exponent = torch.zeros(len(values), len(positions), len(positions)).to(positions)
     for n in (0, 1):
-        along = axes[:, 0, n, None, None] * off_j + axes[:, 1, n, None, None] * off_k
+        along = axes[:, 0, n, None, None] * positions[:, None] + axes[:, 1, n, None, None] * positions
         exponent = exponent - along**2 / (2 * values[:, n, None, None].clamp(min=least))
     kernels = torch.softmax(exponent.flatten(1), 1)
     return kernels.reshape(-1, len(positions), len(positions))
@@ -61,7 +57,7 @@ def clusters(features: Tensor, confidence: Tensor, rank: int) -> Tensor:
     Parameters
     ----------
     features : (point, feature)
-        Such as u_j, u_k, C_jj, C_jk, C_kk.
+        Such as C_jj, √2 C_jk, C_kk.
     confidence : (point,)
         Not negative.
     rank
@@ -113,16 +109,15 @@ def memberships(features: Tensor, centres: Tensor) -> Tensor:
     return (1 - FLOOR) * weights + FLOOR / len(centres)
 
 
-def directional(rank: int, widest: float) -> tuple[Tensor, Tensor]:
-    """Displacements and covariances of a fixed set of ``rank`` kernels: a narrow one, and lines in all directions.
+def directional(rank: int, widest: float) -> Tensor:
+    """Covariances of a fixed set of ``rank`` kernels: a narrow one, and lines in all directions.
 
     From 17 kernels on every second line is half as long. With their kernels at rest the fit is convex.
 
     Examples
     --------
-    >>> u, covariance = directional(9, 2.0)
-    >>> u.shape, covariance.shape
-    (torch.Size([9, 2]), torch.Size([9, 3]))
+    >>> directional(9, 2.0).shape
+    torch.Size([9, 3])
     """
     rows = [[ACROSS**2, 0.0, ACROSS**2]]
     several = 2 if rank > 16 else 1
@@ -131,21 +126,18 @@ def directional(rank: int, widest: float) -> tuple[Tensor, Tensor]:
         length, turn = lengths[n % several], math.pi * (n // several) / math.ceil((rank - 1) / several)
         mean, half = (length**2 + ACROSS**2) / 2, (length**2 - ACROSS**2) / 2
         rows.append([mean + half * math.cos(2 * turn), half * math.sin(2 * turn), mean - half * math.cos(2 * turn)])
-    return torch.zeros(rank, 2, dtype=torch.float64), torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64)
 
 
-def features_at_knots(
-    model: ProductConvolution, displacement: Tensor, covariance: Tensor, valid: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Means of u and C around each knot, ``(knot, 5)``, and how much of it is valid, ``(knot,)``.
+def features_at_knots(model: ProductConvolution, covariance: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of C ``(3, row, column)`` around each knot, ``(knot, 3)``, and how much of it is valid, ``(knot,)``.
 
     C_jk is multiplied by √2, so that distances do not depend on the axes.
     """
-    maps = torch.cat([displacement, covariance], -1).movedim(-1, 0)
-    inside = valid.to(maps)
+    inside = valid.to(covariance)
     total = model.at_knots(inside)
-    means = model.at_knots(torch.where(valid, maps, 0)) / total.clamp(min=1e-12)
-    everywhere = torch.where(valid, maps, 0).sum((1, 2)) / inside.sum().clamp(min=1)
+    means = model.at_knots(torch.where(valid, covariance, 0)) / total.clamp(min=1e-12)
+    everywhere = torch.where(valid, covariance, 0).sum((1, 2)) / inside.sum().clamp(min=1)
     means = torch.where(total > 0.05, means, everywhere[:, None, None])
-    means[3] *= FROBENIUS
+    means[1] *= FROBENIUS
     return means.flatten(1).T, torch.where(total > 0.05, total, 0).flatten()

@@ -4,13 +4,13 @@
 R⁰; ω are confidences over variances, which stay as they are. The light R of the reference is estimated with the rest:
 kernels that only average its noise would win otherwise. The model I is linear in each of four factors (weights at their
 knots, kernels, transmission, light) while the others rest, so that F is quadratic in each. An update takes a direction
-along which the factor stays feasible (not negative, kernels and weights in their simplex) and F falls, and goes to the
-lowest point of the parabola or to the end of what is feasible: F never rises. The directions:
+along which the factor stays feasible (not negative, kernels and weights in their simplex, means of kernels unmoved) and
+F falls, and goes to the lowest point of the parabola or to the end of what is feasible: F never rises. The directions:
 
 * weights: at each knot the least of a bound of F that has no terms between knots: splines sum to one, so that
   ``(Σ B_l p_l)² ≤ Σ B_l p_l²`` (Jensen), with equality where all knots change alike. With as many unknowns as kernels,
   in a simplex, it is solved by accelerated projected gradients (Beck & Teboulle 2009, SIAM J. Imaging Sci. 2, 183);
-* kernels: a projected gradient;
+* kernels: a projected gradient, onto kernels of the same mean: displacement is not theirs to explain (``_motion``);
 * transmission and light: the same bound, taken over the pixels that light of which arrives in one (De Pierro 1995,
   IEEE Trans. Med. Imaging 14, 132).
 
@@ -28,12 +28,13 @@ from torch import Tensor
 
 from ddf_tomo.retrieval.deconvolution._model import ProductConvolution
 
-__all__ = ["Data", "Factors", "expected", "objective", "on_simplex", "updated"]
+__all__ = ["Data", "Factors", "expected", "objective", "on_simplex", "updated", "with_means"]
 
 TINY = 1e-20
 ROUNDING = 1e-12
 UNSEEN = 1e-6  # of the largest curvature
-INNER = 40  # steps for the weights of a knot
+INNER = 40  # steps for the weights of a knot, or the multipliers of a kernel
+HALVINGS = 12  # of one of the latter
 LARGEST_CHANGE = 0.5  # relative, of transmission and light in one direction
 FARTHEST = 8.0  # times a direction
 
@@ -95,6 +96,51 @@ def on_simplex(values: Tensor) -> Tensor:
     surplus = (ordered.cumsum(0) - 1) / count
     last = (ordered > surplus).sum(0, keepdim=True).clamp(min=1) - 1
     return (values - surplus.gather(0, last)).clamp(min=0)
+
+
+def with_means(values: Tensor, places: Tensor, means: Tensor) -> Tensor:
+    """The nearest kernels ``k ≥ 0`` of sum one that have these means: ``Σ k p = m``.
+
+    They are ``max(v − a·(1, p), 0)``; the three multipliers a of each kernel, the largest of a concave function, are
+    found by Newton's steps, made shorter where that one falls.
+
+    Parameters
+    ----------
+    values : (rank, tap)
+    places : (tap, 2)
+    means : (rank, 2)
+        Within the taps.
+
+    Examples
+    --------
+    >>> places = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> with_means(torch.tensor([[0.5, 0.2, 0.5]]).double(), places, torch.zeros(1, 2).double())[0].round(decimals=3)
+    tensor([0.4330, 0.1330, 0.4330], dtype=torch.float64)
+    """
+    rows = torch.cat([torch.ones_like(places[:, :1]), places], 1)
+    wanted = torch.cat([torch.ones_like(means[:, :1]), means], 1)
+
+    def value(a: Tensor) -> Tensor:
+        return -((values - a @ rows.T).clamp(min=0) ** 2).sum(1) / 2 - (a * wanted).sum(1)
+
+    a = torch.cat([((values.sum(1) - 1) / values.shape[1])[:, None], torch.zeros_like(means)], 1)
+    ridge = 1e-9 * float((rows**2).sum()) * torch.eye(3).to(rows)
+    for _ in range(INNER):
+        active = (values - a @ rows.T).clamp(min=0)
+        slope = active @ rows - wanted
+        if bool((slope.abs() < 1e-12 * rows.abs().sum(0)).all()):
+            break
+        curvature = torch.einsum("rt,ta,tb->rab", (active > 0).to(values), rows, rows) + ridge
+        step = torch.linalg.solve(curvature, slope)
+        length = torch.ones_like(a[:, :1])
+        here, rise = value(a), 1e-4 * (slope * step).sum(1)
+        for _ in range(HALVINGS):
+            short = value(a + length * step) < here + length[:, 0] * rise - 1e-14
+            if not bool(short.any()):
+                break
+            length = torch.where(short[:, None], length / 2, length)
+        a = a + length * step
+    return (values - a @ rows.T).clamp(min=0)
 
 
 def expected(model: ProductConvolution, factors: Factors) -> Tensor:
@@ -175,8 +221,12 @@ def _of_kernels(model: ProductConvolution, data: Data, factors: Factors, name: s
     # As long as moves a fifth of a kernel's light; the line ends where it should.
     length = 0.4 / (slopes.abs() * values.clamp(min=1e-3 / len(values[0]))).sum(1, keepdim=True).clamp(min=TINY)
     scaled = values - length * values.clamp(min=1e-3 / len(values[0])) * slopes
+    across, down = torch.meshgrid(model.positions, model.positions, indexing="xy")
+    places = torch.stack([down, across], -1).flatten(0, 1)[disc]
+    exact = values.double()
+    nearest = with_means(scaled.double(), places, exact @ places)
     direction = torch.zeros_like(factors.kernels).flatten(1)
-    direction[:, disc] = on_simplex(scaled.T).T - values
+    direction[:, disc] = (nearest - exact).to(values)
     return direction.reshape(slope.shape)
 
 

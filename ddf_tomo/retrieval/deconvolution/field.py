@@ -123,11 +123,13 @@ class KernelField:
     kernels : (rank, tap, tap)
         Each of sum one, at the longest distance; sorted, the one with the largest mean weight first.
     positions : shape (tap,)
-        Of the taps along either axis.
+        Of the taps along either axis, from the middle of the kernels, which is their mean.
+    displacement : (row, column, 2)
+        u_j, u_k of what arrives in a pixel: it is taken out of the kernels, whose mean is zero.
     transmission : (row, column)
         As it arrives, after the kernels of the longest distance: that of `ddf_tomo.retrieval.Maps`.
     sharp_transmission : (row, column)
-        Of the object, before the kernels. Noise grows with every iteration.
+        Of the object, before the kernels and at the place that light leaves. Noise grows with every iteration.
     valid : (row, column), bool
         Where frames tell of a kernel as a whole.
     objective : tuple of float
@@ -147,17 +149,13 @@ class KernelField:
     weights: Tensor
     kernels: Tensor
     positions: Tensor
+    displacement: Tensor
     transmission: Tensor
     sharp_transmission: Tensor
     valid: Tensor
     objective: tuple[float, ...]
     residual: Tensor
     chi2: Tensor | None = None
-
-    @property
-    def displacement(self) -> Tensor:
-        """Mean ``(row, column, 2)`` of each pixel's kernel: u_j, u_k."""
-        return torch.stack([self._moment(1, 0), self._moment(0, 1)], -1)
 
     @property
     def covariance(self) -> Tensor:
