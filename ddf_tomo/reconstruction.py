@@ -37,7 +37,7 @@ class DataFit:
         χ²: mean square of the residuals over the variance of the noise. About 1 where the volume explains the data,
         less where it follows the noise. Weights are those that were minimised with, the largest clipped.
     per_view
-        The same of each view, ``(views,)``; NaN where all weights are zero.
+        The same of each view, shape ``(views)``; NaN where all weights are zero.
     noise
         Standard deviation that this is relative to, of a datum of mean weight, in units of the data; NaN if unknown.
     noise_from

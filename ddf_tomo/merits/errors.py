@@ -8,19 +8,16 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ddf_tomo._checks import check_shape, message, number, of_kind, real_array
 from ddf_tomo.derived import Derived, angle_between, derive
-from ddf_tomo.operators.base import LinearOperator, as_tensor, shape_text
 from ddf_tomo.operators.rank_two import coefficients_from_tensor
 from ddf_tomo.operators.spherical_harmonics import order_of, orders
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.phantoms.truth import Truth
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Misfit, cgls
 
 
 @dataclass(frozen=True)
@@ -274,85 +271,3 @@ def _root_mean_square(values: NDArray[Any]) -> float:
 
 def _degrees(angle_rad: float) -> str:
     return f"{math.degrees(angle_rad):.2f}°"
-
-
-@dataclass(frozen=True)
-class NullSpaceShare:
-    """A volume, or an error, divided into what data tell of it and what they leave open; made by `null_space_share`.
-
-    Attributes
-    ----------
-    seen, open
-        The two parts, arrays of the volume's shape; their sum is the volume.
-    share
-        ``|open| / |volume|``, 0 … 1.
-    share_per_order
-        The same of each order ℓ; 0 where the volume has none of it.
-    """
-
-    seen: NDArray[Any]
-    open: NDArray[Any]
-    share: float
-    share_per_order: dict[int, float]
-
-
-def null_space_share(
-    volume: Any, A: LinearOperator, weights: Any = None, *, threshold: float = 0.01, iterations: int = 50
-) -> NullSpaceShare:
-    """How much of a volume lies where the data say nothing: what came from the prior, and not from them.
-
-    Given an error, it tells how much of it better data alone could have mended. Directions in the space of volumes
-    count as open by ``ε / (λ + ε)``, with ``λ`` the curvature ``AᵀWA`` along them and ``ε = threshold · λ_max``: that
-    is 1 in the null space, and no more than the threshold where data tell the most.
-
-    Parameters
-    ----------
-    volume
-        Of the operator's domain shape: coefficients ``(x, y, z, K)``, or their error.
-    A
-        The operator of the scan, such as `ddf_tomo.TensorXRayTransform`.
-    weights
-        Of the data, as in `ddf_tomo.solvers.cgls`.
-    threshold
-        Curvature, relative to the largest, at which a direction counts as half open.
-    iterations
-        Of conjugate gradients, at most.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If shapes do not fit, or an argument is out of range.
-
-    Examples
-    --------
-    Tomography over half the angles that it takes does not see structures across the others.
-
-    >>> from ddf_tomo import Geometry, XRayTransform
-    >>> beams = Geometry.from_angles(np.linspace(-0.8, 0.8, 16), 0.0, (16, 16, 16), (16, 16))  # about z, near p = -y
-    >>> A = XRayTransform(beams, channels=1)
-    >>> waves = np.broadcast_to(np.cos(np.arange(16) * np.pi / 2), (16, 16, 16))[..., None]
-    >>> [round(null_space_share(waves.swapaxes(axis, 2).copy(), A).share, 1) for axis in (0, 1)]
-    [0.1, 1.0]
-    """
-    of_kind(LinearOperator, A, "A", "a LinearOperator")
-    x = as_tensor(volume, "volume").detach()
-    x = x if x.dtype in (torch.float32, torch.float64) else x.double()
-    if not torch.isfinite(x).all():
-        raise ValueError(message("volume", "finite values", "NaN or infinite ones"))
-    if x.ndim != len(A.domain_shape):
-        raise ValueError(message("volume", f"shape ({shape_text(A.domain_shape)})", tuple(x.shape)))
-    misfit = Misfit(A, A(x), weights)
-    level = number(threshold, "threshold", low=0.0, high=1.0, low_open=True) * misfit.curvature()
-    found = cgls(A, misfit.y, weights=weights, tikhonov=level, iterations=iterations, tolerance=1e-4, progress=False)
-    seen, total = found.x.numpy(), x.numpy()
-    rest = total - seen
-    count, per_order = x.shape[-1], {}
-    if count in (1, 6, 15, 28, 45):
-        ell = orders(order_of(count))[0]
-        per_order = {int(n): _size_ratio(rest[..., ell == n], total[..., ell == n]) for n in np.unique(ell)}
-    return NullSpaceShare(seen, rest, _size_ratio(rest, total), per_order)
-
-
-def _size_ratio(part: NDArray[Any], whole: NDArray[Any]) -> float:
-    size = _root_mean_square(whole)
-    return _root_mean_square(part) / size if size else 0.0
