@@ -7,12 +7,14 @@ tried, ``weight.h5`` what came of them (``search`` then vanishes), and ``final.h
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddf_tomo._balanced import balanced
@@ -30,15 +32,15 @@ from ddf_tomo.priors import (
     TotalVariation,
 )
 from ddf_tomo.priors.learned import LearnedPrior
+from ddf_tomo.priors.learned.familiar import doubts
 from ddf_tomo.priors.positive_definite import OFF_DIAGONAL
 from ddf_tomo.priors.positivity import nowhere_negative
-from ddf_tomo.reconstruction import Reconstruction
+from ddf_tomo.reconstruction import DataFit, Reconstruction
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import Checkpoint, Misfit, Solution, fbp
 from ddf_tomo.solvers.iteration import identity
 from ddf_tomo.solvers.misfit import misfit_of, overflow
 from ddf_tomo.solvers.multiresolution import FACTOR, refined
-from ddf_tomo.solvers.plug_and_play import PlugAndPlaySolution
 from ddf_tomo.solvers.regularisation_weight import (
     FIRST,
     STRONGEST,
@@ -133,8 +135,10 @@ class OneScan:
         settings["start"] = "fbp" if plan.starts_filtered else "zero"
         settings |= {} if plan.levels == 1 else {"levels": plan.levels}
         fit = data_fit(misfit, x, unit)
-        if isinstance(solution, PlugAndPlaySolution):
-            settings["prior_strength"] = unit * solution.strength
+        if (strength := getattr(solution, "strength", None)) is not None:
+            settings["prior_strength"] = (unit * np.atleast_1d(strength)).tolist()
+        if isinstance(plan.prior, LearnedPrior):
+            settings["doubts"] = self.doubts(x, fit, plan.prior)
         return Reconstruction(
             x.numpy(),
             self.order,
@@ -168,6 +172,15 @@ class OneScan:
             shape, order_weights=orders, tensor=not self.of_harmonics, smoothing=rounding * self.height
         )
         return [weight * self.scale * self.height * rounded]
+
+    def doubts(self, x: torch.Tensor, fit: DataFit, prior: LearnedPrior) -> list[str]:
+        """Why this may not be what the network was made for; what there is, is warned of."""
+        brightest = float(self.misfit.y.abs().max()) or 1.0
+        card = getattr(prior.denoiser, "card", None)
+        told = doubts(x, fit.per_datum, fit.noise / brightest, {} if card is None else card.data.get("statistics", {}))
+        if told:
+            warnings.warn("the learned prior may be wrong here: " + "; ".join(told), UserWarning, stacklevel=4)
+        return told
 
     def constraints(self) -> list[Functional]:
         if not self.plan.positive or self.plan.method.of_tensors:  # such a method has its constraint in it

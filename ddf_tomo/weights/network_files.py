@@ -71,6 +71,8 @@ def save_network(
 def load_network(path: str | os.PathLike[str]) -> Module:
     """The network of a file or, by its name, one that is shipped; in evaluation mode, float32, on the CPU.
 
+    Its attribute ``card`` is the file's `ModelCard`.
+
     Parameters
     ----------
     path
@@ -105,6 +107,7 @@ def load_network(path: str | os.PathLike[str]) -> Module:
     _check_fit(file, card.architecture, expected, tensors)
     _check_finite(tensors, str(file))
     network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
+    network.__dict__["card"] = card
     return network.eval().requires_grad_(False)
 
 
