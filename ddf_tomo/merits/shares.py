@@ -137,7 +137,13 @@ class DataShare:
 
 
 def data_share(
-    reconstruction: Reconstruction, scan: Scan, *, strength: Any = None, probes: int | None = None, seed: int = 0
+    reconstruction: Reconstruction,
+    scan: Scan,
+    *,
+    strength: Any = None,
+    probes: int | None = None,
+    iterations: int = 100,
+    seed: int = 0,
 ) -> DataShare:
     """Which share of each order came from the data, and which from the prior, in every voxel.
 
@@ -153,7 +159,7 @@ def data_share(
     strength
         ``ρ`` to weigh the data against, a number or one for each order; by default that of the learned prior of the
         reconstruction, and where there was none, noise over power: the least that a prior could say.
-    probes, seed
+    probes, iterations, seed
         As in `resolution`.
 
     Raises
@@ -193,7 +199,7 @@ def data_share(
         strength, told = _noise_over_power(reconstruction, data, weights, unit), "the powers of the volume"
     groups = orders(reconstruction.ell_max)[0] // 2 if harmonics else np.zeros(6, int)
     rho = _per_group(strength, groups)
-    share = resolution(A, rho[groups] / unit, weights, groups=groups, probes=probes, seed=seed)
+    share = resolution(A, rho[groups] / unit, weights, groups=groups, probes=probes, iterations=iterations, seed=seed)
     sample = reconstruction.derived().valid
     means = share[sample if sample.any() else np.ones_like(sample)].mean(0)
     names = range(0, 2 * len(means), 2) if harmonics else [2]

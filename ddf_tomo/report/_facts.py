@@ -13,7 +13,7 @@ from ddf_tomo._checks import message
 from ddf_tomo._scan_arrays import as_numpy
 from ddf_tomo.derived import Derived, derive
 from ddf_tomo.geometry import ARRAYS, Geometry
-from ddf_tomo.merits import Merits, compare
+from ddf_tomo.merits import DataShare, Merits, compare, data_share
 from ddf_tomo.operators.observability import Observability, observability
 from ddf_tomo.operators.spherical_harmonics import evaluate, half_sphere_grid
 from ddf_tomo.reconstruction import Reconstruction
@@ -21,7 +21,9 @@ from ddf_tomo.scan import Scan
 from ddf_tomo.visualization.style import data_unit
 
 MOST_PROJECTED = 30_000  # voxels, to see whether they fall on the detector
+SHARE_ITERATIONS = 40
 SAME = 1e-6  # voxels and components of unit vectors
+MOST_WORK = 2e9  # voxels × views × coefficients: shares of larger ones would take longer than a minute or two
 HIGHEST_ORDER_ASKED = 4  # at least this far the acquisition is judged, whatever was reconstructed
 
 
@@ -83,6 +85,19 @@ class Facts:
     def fit(self) -> Fit | None:
         """How the reconstruction agrees with the data, if there are any."""
         return None if self.scan is None else _fit(self.reconstruction, self.scan, self.predicted)
+
+    @cached_property
+    def share(self) -> DataShare | None:
+        """What of the volume came from the data; None without a scan, and where it would take too long."""
+        if self.scan is None or self.reconstruction.coefficients.size * len(self.scan) > MOST_WORK:
+            return None
+        return data_share(self.reconstruction, self.scan, iterations=SHARE_ITERATIONS)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why a learned prior may be wrong here, as `ddf_tomo.reconstruct` warned."""
+        told = self.reconstruction.settings.get("doubts", [])
+        return [str(line) for line in told] if isinstance(told, (list, tuple)) else []
 
     @cached_property
     def predicted(self) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from ddf_tomo.merits import DataShare
 from ddf_tomo.report._facts import Facts
 from ddf_tomo.report._html import share, shown
 
@@ -119,6 +120,28 @@ def _residual(facts: Facts) -> Iterator[Remark]:
         )
 
 
+def _learned(facts: Facts) -> Iterator[Remark]:
+    if facts.doubts:
+        yield Remark(
+            "warning",
+            "The learned prior may be wrong here",
+            f"{'; '.join(facts.doubts)}. Networks are unpredictable beyond what they have seen: compare with another"
+            " prior, such as total variation, and trust what both show.",
+        )
+    if "prior_strength" in facts.reconstruction.settings:
+        told = "" if facts.share is None else f" Of the sample's {shares_of(facts.share)} came from the data."
+        yield Remark(
+            "note",
+            "A network that has learned what samples look like filled what the data leave open",
+            f"Such parts look as good as measured ones.{told} The section on data and prior shows where.",
+        )
+
+
+def shares_of(share_: DataShare) -> str:
+    """``order ℓ = 0 95 %, ℓ = 2 40 %``."""
+    return "order " + ", ".join(f"ℓ = {ell} {share(value)}" for ell, value in share_.per_order.items())
+
+
 def _masked(facts: Facts) -> Iterator[Remark]:
     fit = facts.fit
     if fit is not None and fit.masked_share > 0:
@@ -196,5 +219,5 @@ def _units(facts: Facts) -> Iterator[Remark]:
 
 
 RULES: tuple[Callable[[Facts], Iterator[Remark]], ...] = (
-    _empty, _orders, _residual, _truncated, _masked, _solver, _wedge, _positive, _units,
+    _empty, _orders, _residual, _learned, _truncated, _masked, _solver, _wedge, _positive, _units,
 )  # fmt: skip

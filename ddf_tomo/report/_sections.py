@@ -11,6 +11,7 @@ import numpy as np
 from ddf_tomo import visualization
 from ddf_tomo._checks import message
 from ddf_tomo.derived import angle_between
+from ddf_tomo.reconstruction import DataFit
 from ddf_tomo.report._charts import histogram
 from ddf_tomo.report._facts import Facts
 from ddf_tomo.report._html import Section, facts, key_figures, paragraph, picture, share, shown, table
@@ -69,6 +70,8 @@ def summary(facts_: Facts) -> Section:
             figures["residual over noise"] = fit.over_noise
     elif "residual_share" in made.settings:
         figures["residual, share of the data"] = share(float(made.settings["residual_share"]))
+    if facts_.share is not None:
+        figures[f"of order ℓ = {made.ell_max} from the data"] = share(facts_.share.per_order[made.ell_max])
     return Section("summary", "Summary and warnings", remark_list(remarks(facts_)) + key_figures(figures))
 
 
@@ -131,7 +134,9 @@ def residuals(facts_: Facts) -> Section:
     fit, scan = facts_.fit, facts_.scan
     if fit is None or scan is None:
         told = "The scan was not given to this report, so that data and residuals cannot be shown: "
-        return Section("residuals", "Data and residuals", paragraph(told + "add scan=…, or --scan SCAN.h5."))
+        kept = _as_reconstructed(facts_.reconstruction.fit)
+        body = paragraph(told + "add scan=…, or --scan SCAN.h5.") + (facts(kept) if kept else "")
+        return Section("residuals", "Data and residuals", body)
     counted = np.flatnonzero(fit.per_view > 0)
     order = counted[np.argsort(fit.per_view[counted], kind="stable")]
     chosen = list(dict.fromkeys(int(order[n]) for n in (0, len(order) // 2, -1))) if order.size else [0]
@@ -141,7 +146,7 @@ def residuals(facts_: Facts) -> Section:
         if fit.over_noise is None
         else f"{shown(fit.over_noise)} (a perfect fit leaves between {shown(math.sqrt(1 - fit.free_share))} and 1)",
         "masked data": share(fit.masked_share) + (f", {fit.masked_views} whole views" if fit.masked_views else ""),
-    }
+    } | _as_reconstructed(facts_.reconstruction.fit)
     names = ", ".join(map(str, chosen))
     body = facts(rows) + picture(
         visualization.show_projections(facts_.predicted, scan, views=chosen),
@@ -151,6 +156,55 @@ def residuals(facts_: Facts) -> Section:
         " hold. Single views that stand out are misaligned or damaged.",
     )
     return Section("residuals", "Data and residuals", body)
+
+
+def _as_reconstructed(fit: DataFit | None) -> dict[str, str]:
+    """χ² of all data and of the views, as the reconstruction kept them."""
+    if fit is None or not np.isfinite(fit.per_datum):
+        return {}
+    origin = {"weights": "its weights, 1/σ²"}.get(fit.noise_from, fit.noise_from)
+    views = fit.per_view[np.isfinite(fit.per_view)]
+    worst = int(np.nanargmax(fit.per_view)) if views.size else 0
+    return {
+        "χ² per datum when it was reconstructed": f"{shown(fit.per_datum)} (1: residuals as large as the noise)",
+        "χ² per datum of single views": f"{shown(float(np.median(views)))} in the median,"
+        f" {shown(float(views.max()))} at worst (view {worst})",
+        "noise that χ² is relative to": f"{shown(fit.noise)} of a datum of mean weight, from {origin}",
+    }
+
+
+def data_or_prior(facts_: Facts) -> Section:
+    """Which part of each order came from the data."""
+    found, title, made = facts_.share, "From the data or from the prior", facts_.reconstruction
+    if found is None:
+        told = "It takes the scan (scan=…, or --scan SCAN.h5) to tell them apart" if facts_.scan is None else (
+            "A volume of this size takes long: `ddf_tomo.merits.data_share` computes it"
+        )  # fmt: skip
+        return Section("share", title, paragraph(f"{told}."))
+    against = {
+        "the learned prior": "the learned prior, as strong as it was in the last iteration",
+        "the powers of the volume": "a prior that knows no more than how strong each order is (noise over power, as in"
+        " Wiener's filter): the least that any prior could add",
+    }.get(found.strength_from, "a prior of given strength")
+    volumes = {f"order ℓ = {ell}": found.share[..., place] for place, ell in enumerate(found.per_order)}
+    body = (
+        paragraph(
+            "Were the true coefficients of a voxel a little different, this share of the change would show in the data,"
+            f" weighed against {against}; the rest would look as the prior expects. It says where the result depends on"
+            " what samples are believed to look like, not whether that is right."
+        )
+        + table(
+            ("mean over the sample", "from the data", "from the prior"),
+            [(f"order ℓ = {ell}", share(value), share(1 - value)) for ell, value in found.per_order.items()],
+        )
+        + picture(
+            visualization.show_slices(volumes, quantity="data_share", voxel_size_m=made.voxel_size_m),
+            "Slices of the share of each order that came from the data",
+            "Share that came from the data, order by order: 1 where they determine a voxel, 0 where the prior does."
+            " Estimated with random probes, to a few hundredths.",
+        )
+    )
+    return Section("share", title, body)
 
 
 def convergence(facts_: Facts) -> Section:

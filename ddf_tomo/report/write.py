@@ -104,6 +104,7 @@ def _page(facts: Facts, title: str | None) -> str:
         _sections.summary(facts),
         _sections.measured(facts),
         _sections.residuals(facts),
+        _sections.data_or_prior(facts),
         _sections.convergence(facts),
         _sections.slices(facts),
         _sections.directions(facts),

@@ -83,6 +83,7 @@ STYLES: Final[Mapping[str, Style]] = MappingProxyType(
         "value": Style("f(q)", "{data}/voxel", "viridis", "zero"),
         "fractional_anisotropy": Style("fractional anisotropy", "", "magma", "share"),
         "relative_anisotropy": Style("relative anisotropy", "", "magma", "zero"),
+        "data_share": Style("share from the data", "", "cividis", "share"),
         "order_parameter": Style("order parameter", "", "PuOr_r", "symmetric"),
         "angle_error": Style("angle to the truth", "°", "inferno", "zero"),
         "difference": Style("difference", "{data}/voxel", "RdBu_r", "symmetric"),

@@ -163,3 +163,33 @@ def test_warnings_come_first(volume: Reconstruction) -> None:
     assert kinds == sorted(kinds, key=("warning", "good", "note").index)
     assert {"warning", "note"} == set(kinds)
     assert remark_list(remarks(Facts(full))).startswith('<ul class="remarks">\n<li class="warning"><strong>Warning: ')
+
+
+# -- learned priors ---------------------------------------------------------------------------------------------------
+
+
+def test_doubts_and_shares_are_told(volume: Reconstruction, scan: Scan) -> None:
+    """Stronger priors leave less to the data; without a scan the remark goes without numbers."""
+    assert told(volume, scan, "note").count("learned") == 0
+    shares = []
+    for strength in (1e3, 1e5):
+        learned = {"prior_strength": [strength, strength], "doubts": ["noise: 9, where training had 1 to 2"]}
+        made = changed(volume, settings=learned)
+        assert "may be wrong here. noise: 9, where training had 1 to 2" in told(made, scan)
+        assert "Of the sample's order ℓ = 0 " in told(made, scan, "note")
+        shares.append(Facts(made, scan).share.per_order)
+    assert shares[0][2] > shares[1][2] + 0.1
+    assert "what the data leave open" in told(made, None, "note")
+    assert Facts(made).share is None
+
+
+def test_what_was_kept_of_the_fit_is_printed(volume: Reconstruction, scan: Scan) -> None:
+    from ddf_tomo.reconstruction import DataFit
+    from ddf_tomo.report import _sections
+
+    kept = changed(volume, fit=DataFit(1.5, np.array([1.0, np.nan, 2.25]), 0.02, "neighbouring pixels"))
+    body = _sections.residuals(Facts(kept)).body
+    assert "1.5 (1: residuals as large as the noise)" in body
+    assert "2.25 at worst (view 2)" in body
+    assert "0.02 of a datum of mean weight, from neighbouring pixels" in body
+    assert "χ²" not in _sections.residuals(Facts(volume)).body
