@@ -94,8 +94,8 @@ def test_pictures_have_words(outline: Outline) -> None:
 def test_the_order_of_things(outline: Outline) -> None:
     sections = [values["id"] for tag, values in outline.tags if tag == "section"]
     assert sections == [
-        "summary", "measured", "residuals", "share", "convergence", "slices", "directions", "merits", "quantities", "settings",
-        "provenance",
+        "summary", "measured", "residuals", "share", "convergence", "slices", "directions", "merits", "quantities",
+        "settings", "provenance",
     ]  # fmt: skip
     assert [value[1:] for value in outline.attributes("href")] == sections
     assert [tag for tag, _ in outline.tags].count("h1") == 1
