@@ -12,7 +12,20 @@ from ddf_tomo.operators.base import fits, shape_text
 from ddf_tomo.priors import Functional, Smoothness
 from ddf_tomo.priors.learned import LearnedPrior
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import Misfit, Solution, cgls, fbp, fista, irtt, lbfgs, nonlinear_cg, pdhg, plug_and_play, sirt
+from ddf_tomo.solvers import (
+    Misfit,
+    Solution,
+    cgls,
+    fbp,
+    fista,
+    irtt,
+    lbfgs,
+    nonlinear_cg,
+    pdhg,
+    plug_and_play,
+    rehearsed,
+    sirt,
+)
 from ddf_tomo.solvers.multiresolution import MOST_LEVELS
 
 PRIORS = ("auto", "tv", "smoothness")
@@ -20,7 +33,7 @@ STARTS = ("auto", "fbp", "zero")
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
 UNREGULARISED = 15
-LEARNED = 24  # iterations with a learned prior
+LEARNED, ROUNDS = 24, 4  # iterations with a learned prior, without a rehearsal and with one
 SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
 
 
@@ -41,8 +54,12 @@ class Method:
 def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any) -> Solution:
     """Linear where the prior is quadratic, nonlinear where it is not; between two steps of a learned denoiser."""
     if terms and isinstance(prior := terms[0], LearnedPrior):
-        how |= {"strength": prior.weight, "sigma": prior.sigma, "positive": len(terms) > 1}
-        return plug_and_play(misfit.A, misfit.y, prior.denoiser, weights=misfit.weights, **how)
+        how |= {"weights": misfit.weights, "strength": prior.weight, "positive": len(terms) > 1}
+        if prior.iterates:
+            return plug_and_play(misfit.A, misfit.y, prior.denoiser, sigma=prior.sigma, **how)
+        how["rounds"] = how.pop("iterations")
+        del how["noise_level"], how["x0"]  # neither has a place there, and neither is given: Plan.checked
+        return rehearsed(misfit.A, misfit.y, prior.denoiser, prior.volumes(misfit.A.domain_shape), **how)
     solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
     if not terms:
         return solve()
@@ -132,7 +149,7 @@ class Plan:
         if iterations is None:
             # Without a prior the number of iterations is what keeps the noise out.
             iterations = UNREGULARISED if method == "cg" and prior is None else taken.iterations
-            iterations = LEARNED if learned else iterations
+            iterations = (LEARNED if prior.iterates else ROUNDS) if learned else iterations
             if prior is not None and isinstance(weight, str):
                 iterations = iterations // 2  # the search for the weight has come the other half of the way
         iterations = integer(iterations, "iterations", low=1, high=MOST_ITERATIONS)

@@ -10,7 +10,8 @@ from ddf_tomo import RankTwoResponse, SaxsResponse, TensorXRayTransform, reconst
 from ddf_tomo.operators.spherical_harmonics import evaluate, half_sphere_grid
 from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.priors.learned import EquivariantDenoiser, GradientStep, LearnedPrior, ResidualUNet
-from ddf_tomo.solvers import plug_and_play
+from ddf_tomo.priors.learned.samples import SPLITS, random_sample
+from ddf_tomo.solvers import plug_and_play, rehearsed
 from ddf_tomo.weights import architecture, save_network, shipped_weights
 
 GEOMETRY = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.6], views=[8, 8], detector_shape=(10, 10))
@@ -23,14 +24,27 @@ def network(kind=ResidualUNet):
     return kind().eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("made", [network, lambda: network(EquivariantDenoiser), lambda: GradientStep(network())])
+@pytest.mark.parametrize(
+    "made", [lambda: {"network": network(), "sigma": (0.3, 0.1)}, lambda: {"network": GradientStep(network())}]
+)
 def test_it_is_plug_and_play(made):
-    found = reconstruct(SCAN, prior=LearnedPrior(made()), weight=2.0, **OPTIONS)
+    prior = LearnedPrior(**made())
+    found = reconstruct(SCAN, prior=prior, weight=2.0, **OPTIONS)
     A = TensorXRayTransform(SCAN.geometry, SCAN.response, 2)
-    expected = plug_and_play(A, SCAN.data, made(), strength=2.0, iterations=3, progress=False)
+    how = {"strength": 2.0, "iterations": 3, "sigma": prior.sigma, "progress": False}
+    expected = plug_and_play(A, SCAN.data, prior.denoiser, **how)
     np.testing.assert_allclose(found.coefficients, expected.x, atol=1e-4 * float(expected.x.abs().max()))
-    assert found.settings["prior"] == f"<1 · LearnedPrior({type(made()).__name__})>"
-    assert reconstruct(SCAN, prior=LearnedPrior(network()), ell_max=2, progress=False).settings["iterations"] == 24
+    assert found.settings["prior"] == f"<1 · LearnedPrior({type(prior.denoiser).__name__})>"
+
+
+@pytest.mark.parametrize("kind", [ResidualUNet, EquivariantDenoiser])
+def test_it_rehearses(kind):
+    prior = LearnedPrior(network(kind))
+    found = reconstruct(SCAN, prior=prior, weight=2.0, **(OPTIONS | {"iterations": 1}))
+    A = TensorXRayTransform(SCAN.geometry, SCAN.response, 2)
+    volumes = [random_sample(name, (8, 8, 8), 2, seed=seed) for seed, name in enumerate(SPLITS["train"])]
+    expected = rehearsed(A, SCAN.data, network(kind), volumes, strength=2.0, rounds=1, progress=False)
+    np.testing.assert_allclose(found.coefficients, expected.x, atol=1e-3 * float(expected.x.abs().max()))
 
 
 def test_units_do_not_matter():

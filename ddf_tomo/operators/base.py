@@ -396,3 +396,15 @@ def as_tensor(x: Any, argument: str = "x") -> torch.Tensor:
     # An axis of length 1 may keep a negative stride in an array that numpy calls contiguous; torch takes none.
     usable = native.flags.writeable and min(native.strides, default=0) >= 0
     return torch.from_numpy(native if usable else native.copy())
+
+
+def known_device(device: Any) -> torch.device:
+    """The device, if torch has it."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(message("device", "a device that torch can use, 'cpu' or 'cuda'", repr(device))) from error
+    if found.type == "meta":
+        raise ValueError(message("device", "a device that holds numbers", repr(device)))
+    return found

@@ -13,6 +13,7 @@ from ddf_tomo.solvers.nonlinear_cg import nonlinear_cg
 from ddf_tomo.solvers.pdhg import pdhg
 from ddf_tomo.solvers.plug_and_play import PlugAndPlaySolution, plug_and_play
 from ddf_tomo.solvers.preconditioner import pcg, preconditioner
+from ddf_tomo.solvers.rehearsal import RehearsedSolution, rehearsed
 from ddf_tomo.solvers.sirt import sirt
 from ddf_tomo.solvers.unrolled import Unrolled
 
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "Misfit",
     "PlugAndPlaySolution",
+    "RehearsedSolution",
     "Solution",
     "Unrolled",
     "cgls",
@@ -33,5 +35,6 @@ __all__ = [
     "pdhg",
     "plug_and_play",
     "preconditioner",
+    "rehearsed",
     "sirt",
 ]

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddf_tomo._checks import dense, flag, message, of_kind
+from ddf_tomo.operators.base import known_device
 
-
-def known_device(device: Any) -> torch.device:
-    """The device, if torch has it."""
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(message("device", "a device that torch can use, 'cpu' or 'cuda'", repr(device))) from error
-    if found.type == "meta":
-        raise ValueError(message("device", "a device that holds numbers", repr(device)))
-    return found
+__all__ = ["function", "known_device", "real_volume", "shown"]
 
 
 def real_volume(value: Any, argument: str) -> Tensor:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ddf_tomo._checks import LARGEST_SEED, check_shape, choice, even_order, integer, message, size_tuple
 from ddf_tomo.operators.spherical_harmonics import power
+from ddf_tomo.priors.learned.samples import FAMILIES, HIGHEST, SPLITS
 from ddf_tomo.training._inputs import known_device, real_volume
 from ddf_tomo.training.pairs import NOISE, positive_range
-from ddf_tomo.training.samples import FAMILIES, HIGHEST, SPLITS
 
 __all__ = ["order_errors"]
 FAINTEST = 0.1  # an order weaker than this, relative to the mean, counts as if it were as strong

@@ -13,8 +13,8 @@ from ddf_tomo._checks import choice, integer, number, size_tuple
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.responses import SaxsResponse, SecondMomentResponse
 from ddf_tomo.phantoms import PHANTOMS, SCAN_TILTS_RAD, SCAN_VIEWS, simulate, tilt_series
+from ddf_tomo.priors.learned.samples import SPLITS, random_sample
 from ddf_tomo.scan import Scan
-from ddf_tomo.training.samples import SPLITS, random_sample
 
 __all__ = ["SHIFTS", "benchmark_scan"]
 SHIFTS = ("none", "family", "geometry", "noise", "response")

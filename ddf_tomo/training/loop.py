@@ -110,7 +110,7 @@ def train(
     log
         File for one line of JSON each validation; with ``tensorboard`` installed, a folder beside it holds the same.
     device
-        To compute on; on a CUDA device the network runs in bfloat16 where that is safe (autocast).
+        To compute on.
     time_limit_s
         Seconds after which to stop, with the state written.
     progress
@@ -224,10 +224,11 @@ class _Run:
                     mean.copy_(new)
 
     def _mixed(self, *values: Any) -> Tensor:
-        """The network, in mixed precision where the device has it."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        """The network, its products in the precision of the schedule."""
+        mixed = self.schedule.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             found: Tensor = self.network(*values)
-        return found.float() if self.device.type == "cuda" else found
+        return found.float() if mixed else found
 
     @torch.no_grad()
     def _validate(self, journal: Journal) -> None:

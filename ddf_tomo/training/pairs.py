@@ -17,10 +17,10 @@ from ddf_tomo.operators.responses import SaxsResponse, SecondMomentResponse
 from ddf_tomo.operators.spherical_harmonics import order_of
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.phantoms import simulate
+from ddf_tomo.priors.learned.samples import random_sample
 from ddf_tomo.scan import Scan
 from ddf_tomo.solvers import cgls
 from ddf_tomo.training._inputs import real_volume
-from ddf_tomo.training.samples import random_sample
 
 __all__ = ["brightness", "random_geometry", "random_scan", "reconstructed_pair", "white_noise_pair"]
 FEWEST_VIEWS, MOST_VIEWS = 20, 120

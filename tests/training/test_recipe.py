@@ -99,7 +99,8 @@ def test_examples_made_ahead_are_the_same(recipe):
     ahead = Ahead(recipe.task.examples, 3)
     for step in (0, 1, 2, 7, 3):
         for example, same in zip(ahead(step), recipe.task.examples(step), strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(example, same, strict=True))
+            assert example.jitter == same.jitter
+            assert all(torch.equal(a, b) for a, b in zip(example[:3], same[:3], strict=True))
     assert set(ahead.under_way) == {4, 5, 6}
 
 
@@ -152,7 +153,8 @@ def test_batches_depend_on_the_step_alone(recipe):
     task, again = recipe.task, replace(recipe.task)
     for step in (3, 0, 3):
         for example, same in zip(task.examples(step), again.examples(step), strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(example, same, strict=True))
+            assert example.jitter == same.jitter
+            assert all(torch.equal(a, b) for a, b in zip(example[:3], same[:3], strict=True))
     assert not torch.equal(task.examples(1)[0].noisy, task.examples(2)[0].noisy)
     assert not torch.equal(task.examples(1)[0].noisy, task.examples(1)[1].noisy)
     other = replace(task, seed=6)
@@ -161,16 +163,32 @@ def test_batches_depend_on_the_step_alone(recipe):
 
 def test_levels_are_those_of_each_order():
     task = Denoising(shape=(8, 8, 8), orders=(4,), batch=3, reconstructed=1.0)
-    for noisy, truth, level in task.examples(0):
+    for noisy, truth, level, *_ in task.examples(0):
         errors = (noisy - truth).double()
         for order, part in enumerate(errors.split([1, 5, 9], -1)):
             assert level[order].item() == pytest.approx(part.square().mean().sqrt().item(), rel=1e-5)
-    for noisy, truth, level in replace(task, reconstructed=0.0, level=(0.1, 0.1)).examples(0):
+    for noisy, truth, level, *_ in replace(task, reconstructed=0.0, level=(0.1, 0.1)).examples(0):
         assert torch.allclose(level, (noisy - truth).std().expand(3), rtol=0.05)
 
 
+def test_reconstructions_are_asked_for_their_data_again():
+    """From the truth itself the next round starts near it, with the level that it has there."""
+    task = Denoising(shape=(8, 8, 8), orders=(2,), batch=1, reconstructed=1.0, rounds=2)
+    example = task.examples(0)[0]
+    told = []
+
+    def to_the_truth(noisy, level):
+        told.append((noisy[0], level[0] / example.jitter))
+        return example.truth[None]
+
+    assert task.errors(to_the_truth, [example]).max() < 1e-5
+    assert torch.equal(told[0][0], example.noisy)
+    torch.testing.assert_close(told[0][1], example.level)
+    assert order_errors(told[1][0], example.truth).max() < 0.05 * order_errors(example.noisy, example.truth).min()
+
+
 def test_figures_are_geometric_means_over_validation_samples():
-    task = Denoising(shape=(6, 6, 6), orders=(2, 4), reconstructed=0.5, validation_volumes=2)
+    task = Denoising(shape=(6, 6, 6), orders=(2, 4), reconstructed=0.5, rounds=1, validation_volumes=2)
     figures = task.validate(lambda noisy, level: 0.5 * noisy)
     errors = [order_errors(0.5 * each.noisy, each.truth).numpy() for each in task._validation]
     assert len(errors) == 4

@@ -10,6 +10,8 @@ from scipy import special
 from ddf_tomo.operators.rotation import rotate
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, half_sphere_grid, power
 from ddf_tomo.phantoms import fibre_legendre
+from ddf_tomo.priors.learned import samples
+from ddf_tomo.priors.learned.samples import legendre_of
 from ddf_tomo.training import (
     FAMILIES,
     SPLITS,
@@ -18,10 +20,8 @@ from ddf_tomo.training import (
     random_sample,
     random_scan,
     reconstructed_pair,
-    samples,
     white_noise_pair,
 )
-from ddf_tomo.training.samples import legendre_of
 
 GRID = torch.tensor(half_sphere_grid(300), dtype=torch.float32)
 

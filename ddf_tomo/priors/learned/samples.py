@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ddf_tomo._checks import LARGEST_SEED, choice, even_order, integer, message, size_tuple
+from ddf_tomo.operators.base import known_device
 from ddf_tomo.operators.spherical_harmonics import coefficient_count, evaluate, orders
-from ddf_tomo.training._inputs import known_device
 
 __all__ = ["FAMILIES", "SPLITS", "random_sample"]
 EDGE = 0.12  # width of soft edges, where 1 is half the edge of the volume

@@ -1,0 +1,284 @@
+"""Plug and play in a few rounds, at the noise levels that a rehearsal on known volumes has met.
+
+How wrong a reconstruction is, order by order, before and after a denoiser, depends on views, response and noise, and
+nobody knows it of their own sample. Of a drawn one they do: the same operator sees it with the same noise, the same
+rounds reconstruct it, and what they are wrong by there is what the denoiser is told, and how far it is trusted, where
+it counts. That takes the place of a schedule (of half-quadratic splitting: Zhang et al. 2022, IEEE Trans. Pattern
+Anal. Mach. Intell. 44, 6360), and foretells the error of the result.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddf_tomo._checks import check_shape, flag, integer, message, number
+from ddf_tomo._progress import progress_bar
+from ddf_tomo.operators.base import LinearOperator, as_tensor
+from ddf_tomo.operators.spherical_harmonics import order_of, power
+from ddf_tomo.priors.positivity import nowhere_negative
+from ddf_tomo.solvers.checkpoint import Checkpoint, State
+from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
+from ddf_tomo.solvers.misfit import Misfit
+from ddf_tomo.solvers.plug_and_play import denoised, near_data, noise_variance
+
+START_ITERATIONS = 10
+INNER_ITERATIONS = 6
+COMPARISONS = 2
+LITTLE = 0.03  # of what a reconstruction shows of an order: less of it than that is not called signal
+MOST = 10.0  # by which an order is made stronger or weaker
+FAINTEST = 1e-6  # error of an order relative to the volume: nothing is trusted further
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""``(volume, level of each order)`` to the volume without it: a `ddf_tomo.priors.learned.Denoiser`."""
+Foretell = Callable[[Tensor, int], Tensor]  # errors of each order of a volume that stands in this place
+
+
+@dataclass(frozen=True)
+class RehearsedSolution(Solution):
+    """A `Solution` with the errors that a rehearsal foretells; made by `rehearsed`.
+
+    Attributes
+    ----------
+    x, residuals, stopped_by
+        As of any `Solution`.
+    levels
+        Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start,
+        and in each round of the denoised volume and of what the data make of it. The last one is that of ``x``.
+    """
+
+    levels: tuple[tuple[float, ...], ...] = ()
+
+
+@torch.no_grad()
+def rehearsed(
+    A: LinearOperator,
+    y: Any,
+    denoiser: Denoise,
+    volumes: Sequence[Any],
+    *,
+    weights: Any = None,
+    variance: float | None = None,
+    rounds: int = 4,
+    strength: float = 1.0,
+    positive: bool = False,
+    inner_iterations: int = INNER_ITERATIONS,
+    seed: int = 0,
+    callback: Callback | None = None,
+    progress: bool | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+) -> RehearsedSolution:
+    """Denoise and ask the data in turn, at levels from a rehearsal.
+
+    It starts from ``x = argmin ½ |W^(1/2) (A x - y)|² + Σ_ℓ ρ_ℓ/2 |x_ℓ|²``. Each round denoises, ``z = D(x, σ)``, and
+    asks the data, ``x = argmin ½ |W^(1/2) (A x - y)|² + Σ_ℓ ρ_ℓ/2 |x_ℓ - z_ℓ|²`` with ``ρ_ℓ = strength · variance /
+    τ_ℓ²``, by conjugate gradients on the exact operator. ``σ_ℓ`` and ``τ_ℓ`` are the errors that ``x`` and ``z`` had
+    in this round in the rehearsal: in the geometric mean over the ``volumes``, each of them made as bright as the data
+    are and seen by ``A`` with as much noise, and each of its orders as strong as linear reconstructions show it.
+
+    Parameters
+    ----------
+    A, y, weights
+        As in `ddf_tomo.solvers.cgls`; in memory, on volumes of harmonic coefficients ``(x, y, z, K)``.
+    denoiser
+        ``denoiser(volume, levels)``, with a level for each order, gives a volume of the same shape.
+    volumes
+        Coefficients to rehearse on, of the operator's domain shape, in units of their own; none of them empty.
+        `ddf_tomo.training.random_sample` draws some. They know nothing of the grid's coarseness: data of a sample with
+        finer detail are worse than foretold.
+    variance
+        Of a datum of weight 1: 1 where weights are inverse variances. By default it is measured, from differences
+        between neighbouring pixels.
+    rounds
+        How many.
+    strength
+        Of the denoiser against the data: 1 where the volumes are like the sample.
+    positive
+        Whether the function on the sphere is raised to be nowhere negative after each denoising, and at the end.
+    inner_iterations
+        Of conjugate gradients in each round; ten at the start.
+    seed
+        Of the noise of the rehearsal.
+    callback, progress, checkpoint
+        As in `ddf_tomo.solvers.cgls`.
+
+    Returns
+    -------
+    RehearsedSolution
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the denoiser gives something else than a finite volume.
+
+    Examples
+    --------
+    >>> from ddf_tomo import wrap
+    >>> part = lambda x: x[..., :3, :], lambda y: torch.nn.functional.pad(y, (0, 0, 0, 1))
+    >>> A = wrap(part, (5, 5, 4, 6), (5, 5, 3, 6))
+    >>> def towards_the_mean(x, levels):
+    ...     return x + levels[0] / (0.1 + levels[0]) * (x.mean((0, 1, 2)) - x)
+    >>> solution = rehearsed(A, torch.ones(5, 5, 3, 6), towards_the_mean, [torch.ones(5, 5, 4, 6)], variance=0.01)
+    >>> bool((solution.x - 1).abs().max() < 0.15), len(solution.levels)
+    (True, 10)
+    """
+    misfit = Misfit(A, y, weights)
+    if not callable(denoiser) or isinstance(denoiser, type):
+        raise TypeError(message("denoiser", "a function of a volume and its noise levels", repr(denoiser)))
+    variance = None if variance is None else number(variance, "variance", low=0.0, low_open=True)
+    x, _, residual = misfit.begin(None)
+    play = _Play(
+        denoiser,
+        order_of(x.shape[-1], "A (coefficients)"),
+        integer(rounds, "rounds", low=1, high=1000),
+        number(strength, "strength", low=0.0, low_open=True),
+        flag(positive, "positive"),
+        integer(inner_iterations, "inner_iterations", low=1, high=1000),
+    )
+    known, seed = _checked_volumes(volumes, x), integer(seed, "seed", high=2**62)
+
+    def begin(state: State) -> None:
+        state["variance"] = noise_variance(misfit.y, misfit.weights) if variance is None else variance
+        views = _Views(misfit, state["variance"], seed)
+        met = []
+        with progress_bar(len(known), "rehearsing", progress) as bar:
+            for which, volume in enumerate(views.alike(known)):
+                met.append(play.rehearse(views.noisy(volume, which), volume, state["variance"]))
+                bar.update()
+        state["levels"] = torch.stack(met).log().mean(0).exp()
+        state["x"] = play.one_round(misfit, state["x"], 0, state["variance"], foretold(state))
+
+    def foretold(state: State) -> Foretell:
+        return lambda volume, place: state["levels"][place]
+
+    def step(state: State, iteration: int) -> Step:
+        if not len(state["levels"]):
+            begin(state)
+        x = play.one_round(misfit, state["x"], iteration, state["variance"], foretold(state))
+        state["x"] = nowhere_negative(x, play.order) if play.positive and iteration == play.rounds else x
+        return Step(misfit.norm(misfit.residual(state["x"])))
+
+    state: State = {"x": x, "variance": 0.0, "levels": x.new_zeros(0, play.order // 2 + 1)}
+    problem = {}
+    if checkpoint is not None:
+        settings = {name: value for name, value in vars(play).items() if name != "denoiser"}
+        sums = [float(volume.double().square().sum()) for volume in known]
+        problem = identity(misfit, denoiser=type(denoiser).__name__, volumes=sums, seed=seed, **settings)
+        problem["variance"] = variance
+    how: dict[str, Any] = {"callback": callback, "progress": progress, "checkpoint": checkpoint}
+    solution = iterate("plug and play", state, step, residual, problem, iterations=play.rounds, **how)
+    levels = tuple(map(tuple, state["levels"].tolist()))
+    return RehearsedSolution(solution.x, solution.residuals, solution.stopped_by, levels)
+
+
+@dataclass(frozen=True)
+class _Play:
+    """What is rehearsed: the same for known volumes and for the data."""
+
+    denoiser: Denoise
+    order: int
+    rounds: int
+    strength: float
+    positive: bool
+    inner: int
+
+    def one_round(self, misfit: Misfit, x: Tensor, place: int, variance: float, foretell: Foretell) -> Tensor:
+        """From the start (0) to the last one."""
+        z = torch.zeros_like(x) if not place else denoised(self.denoiser, x, foretell(x, 2 * place - 1))
+        z = nowhere_negative(z, self.order) if self.positive else z
+        rho = self.strength * variance / spread(foretell(z, 2 * place)).square()
+        return near_data(misfit, z, rho, self.inner if place else START_ITERATIONS, x)
+
+    def rehearse(self, misfit: Misfit, truth: Tensor, variance: float) -> Tensor:
+        """The errors in each place, where the truth is known."""
+        x, met = torch.zeros_like(truth), []
+        least = FAINTEST * float(error_levels(x, truth).max())
+
+        def foretell(volume: Tensor, place: int) -> Tensor:
+            met.append(error_levels(volume, truth).clamp_min(least))
+            return met[-1]
+
+        for place in range(self.rounds + 1):
+            x = self.one_round(misfit, x, place, variance, foretell)
+        foretell(x, 2 * self.rounds + 1)
+        return torch.stack(met)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """How volumes are seen: as those behind the data were, with as much noise."""
+
+    misfit: Misfit
+    variance: float
+    seed: int
+
+    def noisy(self, volume: Tensor, which: int) -> Misfit:
+        misfit = self.misfit
+        generator = torch.Generator().manual_seed(self.seed + which)
+        noise = (math.sqrt(self.variance) * torch.randn(misfit.y.shape, generator=generator)).to(misfit.y)
+        if misfit.weights is not None:
+            noise = torch.where(misfit.weights > 0, noise / misfit.weights.sqrt(), 0.0)
+        return Misfit(misfit.A, misfit.A(volume) + noise, misfit.weights)
+
+    def alike(self, volumes: Sequence[Tensor]) -> list[Tensor]:
+        """The volumes, each order made as strong as in the data, by what linear reconstructions show of it.
+
+        They mix orders, and show the less of one the weaker they are told it is: so it takes some rounds.
+        """
+        made = [self.misfit.size() / (self.misfit.norm(self.misfit.A(volume)) or 1.0) * volume for volume in volumes]
+        for _ in range(COMPARISONS):
+            shown = self._linear(made)
+            of_noise, of_data = shown(self.noisy(torch.zeros_like(made[0]), len(made))), shown(self.misfit)
+            for which, volume in enumerate(made):
+                of_volume = shown(self.noisy(volume, which))
+                signals = (torch.maximum(power - of_noise, LITTLE * power) for power in (of_data, of_volume))
+                ratio = torch.div(*signals).sqrt()
+                made[which] = spread(ratio.clamp(1 / MOST, MOST)) * volume
+        return made
+
+    def _linear(self, volumes: Sequence[Tensor]) -> Callable[[Misfit], Tensor]:
+        """Mean square of each order in a reconstruction that takes orders to be as strong as in these volumes."""
+        nothing = torch.zeros_like(volumes[0])
+        strengths = torch.stack([error_levels(volume, nothing) for volume in volumes]).log().mean(0).exp()
+        rho = self.variance / spread(strengths.clamp_min(FAINTEST * float(strengths.max()))).square()
+        return lambda data: error_levels(near_data(data, nothing, rho, START_ITERATIONS), nothing).square()
+
+
+def error_levels(found: Tensor, truth: Tensor) -> Tensor:
+    """Root mean square error of a coefficient of each order: ``(x, y, z, K)`` gives ``(ell_max/2 + 1,)``.
+
+    Examples
+    --------
+    >>> error_levels(torch.ones(4, 4, 4, 6), torch.zeros(4, 4, 4, 6))
+    tensor([1., 1.])
+    """
+    powers = power(found - truth).mean((0, 1, 2))
+    return (powers / torch.arange(1, 4 * len(powers), 4, device=powers.device)).sqrt()
+
+
+def spread(levels: Tensor) -> Tensor:
+    """One number of each order becomes one of each coefficient.
+
+    Examples
+    --------
+    >>> spread(torch.tensor([1.0, 2.0]))
+    tensor([1., 2., 2., 2., 2., 2.])
+    """
+    return levels.repeat_interleave(torch.arange(1, 4 * len(levels), 4, device=levels.device))
+
+
+def _checked_volumes(volumes: Any, like: Tensor) -> list[Tensor]:
+    if not isinstance(volumes, (list, tuple)) or not volumes:
+        raise TypeError(message("volumes", "a list of coefficient volumes", repr(volumes)[:80]))
+    known = [as_tensor(volume, "volumes").to(like) for volume in volumes]
+    for volume in known:
+        check_shape(volume.shape, "volumes", tuple(like.shape))
+        if not torch.isfinite(volume).all() or not volume.any():
+            raise ValueError(message("volumes", "finite numbers that are not all zero", "another volume"))
+    return known
