@@ -232,13 +232,15 @@ class _Problem:
             self.factor = (1 - self.reach[:, None, None] * divergence).clamp(0.5, 2)
 
 
-def fit(view: View, options: dict[str, Any], tick: Tick) -> Fit:
-    """Fit one view, from coarse to fine."""
+def fit(view: View, options: dict[str, Any], tick: Tick, theta: Tensor | None = None) -> Fit:
+    """Fit one view, from coarse to fine; or from a start ``theta`` (row, column, 7) on."""
     distances, steps, *shape = view.sample.shape
     coarser = None
-    for level in range(levels(options["largest_shift"], tuple(shape)), -1, -1):
+    for level in range(levels(options["largest_shift"], tuple(shape)) if theta is None else 0, -1, -1):
         problem = _problem(view, options, level)
-        if coarser is not None:
+        if theta is not None:
+            problem.start(theta)
+        elif coarser is not None:
             start = _finer(coarser.theta, problem.transmission.shape)
             problem.start(start * torch.tensor([2, 2, 4, 4, 4, 1, 1]).to(start))
         more = True

@@ -151,9 +151,11 @@ class _Matching:
         iterations: int = options["iterations"]
         return iterations
 
-    def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
+    def fit(
+        self, view: View, options: dict[str, Any], tick: Callable[[], object], start: torch.Tensor | None = None
+    ) -> Maps:
         with torch.no_grad():
-            found = _matching_fit.fit(view, options, tick)
+            found = _matching_fit.fit(view, options, tick, start)
         maps = _maps(found, view, options)
         if options["errors"] == "fisher":
             _, pixelwise = _matching_fit.unknowns_of(view.sample.shape, options["background"])
