@@ -32,9 +32,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ddf_tomo._checks import choice, integer, message, number
-from ddf_tomo.retrieval._filters import smooth
 from ddf_tomo.retrieval._input import Checked, Stack, Weights, check_match, lengths
-from ddf_tomo.retrieval.deconvolution._fit import KERNELS, fitted, halves, rank_of
+from ddf_tomo.retrieval.deconvolution._fit import KERNELS, fitted, halves, mapped, rank_of
+from ddf_tomo.retrieval.deconvolution._learned import UNROLLED
 from ddf_tomo.retrieval.deconvolution.field import Directions, KernelField, directions_of
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
@@ -43,7 +43,6 @@ __all__ = ["METHOD", "Directions", "KernelField", "deconvolve", "directions_of"]
 
 WHOLE_IMAGE = 1 << 20
 FEWEST = 4  # steps: two halves of two
-ERRORS_OVER = 4.0  # pixels: what differs between halves is averaged over a Gaussian of this width
 
 
 class _Deconvolution:
@@ -111,7 +110,7 @@ class _Deconvolution:
             view = view._replace(sample=view.sample.detach(), reference=view.reference.detach())
             options = _ranked(view, options)
             field = fitted(view, options, tick)
-            return _maps(field, [fitted(half, options) for half in halves(view)], options["window"])
+            return mapped(field, [fitted(half, options) for half in halves(view)], options["window"])
 
 
 METHOD = _Deconvolution()
@@ -119,34 +118,6 @@ METHOD = _Deconvolution()
 
 def _ranked(view: View, options: dict[str, Any]) -> dict[str, Any]:
     return options | {"rank": rank_of(view, options)} if options["rank"] == "auto" else options
-
-
-def _maps(field: KernelField, parts: list[KernelField], window: float) -> Maps:
-    valid = field.valid & parts[0].valid & parts[1].valid
-
-    def values(field: KernelField) -> Tensor:
-        return torch.cat([field.transmission[..., None], field.displacement, field.covariance], -1)
-
-    found = torch.where(valid[..., None], values(field), 0)
-    square = torch.where(valid[..., None], ((values(parts[0]) - values(parts[1])) / 2) ** 2, 0).movedim(-1, 0)
-    share = smooth(valid.to(found)[None], ERRORS_OVER).clamp(min=1e-6)
-    errors = (smooth(square, ERRORS_OVER) / share).sqrt().movedim(0, -1)
-    errors = torch.where(valid[..., None], errors, torch.inf)
-    nothing = torch.zeros_like(field.residual)
-    return Maps(
-        transmission=found[..., 0],
-        displacement=found[..., 1:3],
-        covariance=found[..., 3:],
-        background=nothing,
-        transmission_error=errors[..., 0],
-        displacement_error=errors[..., 1:3],
-        covariance_error=errors[..., 3:],
-        background_error=nothing,
-        residual=torch.where(valid, field.residual, 0),
-        valid=valid,
-        chi2=None if field.chi2 is None else torch.where(valid, field.chi2, 0),
-        windows_px=(window, window),
-    )
 
 
 def deconvolve(
@@ -171,7 +142,7 @@ def deconvolve(
     gain : float, optional
         Counts per detected quantum, for chi².
     **options
-        Those of the method ``"deconvolution"``.
+        Those of the method ``"deconvolution"``, or, with a ``model``, those of ``"deconvolution-unrolled"``.
 
     Returns
     -------
@@ -198,9 +169,10 @@ def deconvolve(
         raise ValueError(message("sample", "frames of one view", tuple(frames.views), "Call it for each view"))
     if len(distances) > 1 and (list(distances) != sorted(distances) or len(distances) != frames.frame[0]):
         raise ValueError(message("distance_m", f"{frames.frame[0]} distances, rising", distances))
-    if unknown := sorted(set(options) - set(METHOD.options)):
-        raise TypeError(message(unknown[0], f"one of {', '.join(METHOD.options)}", "another option"))
-    settings = METHOD.check(METHOD.options | options, frames.frame) | {"record": True}
+    method = UNROLLED if "model" in options else METHOD
+    if unknown := sorted(set(options) - set(method.options)):
+        raise TypeError(message(unknown[0], f"one of {', '.join(method.options)}", "another option"))
+    settings = method.check(method.options | options, frames.frame) | {"record": True}
     gain = None if gain is None else number(gain, "gain", low=0, low_open=True)
     home = frames.value.device if isinstance(frames.value, Tensor) else torch.device("cpu")
     order = list(range(frames.frame[0]))
@@ -212,4 +184,4 @@ def deconvolve(
     everything = slice(None), slice(None)
     with torch.no_grad():
         view = checked.tile(everything, reach, gain, home)
-        return fitted(view, _ranked(view, settings))
+        return UNROLLED.field(view, settings) if method is UNROLLED else fitted(view, _ranked(view, settings))

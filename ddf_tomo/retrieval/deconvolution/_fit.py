@@ -25,7 +25,7 @@ from ddf_tomo.retrieval.deconvolution.field import KernelField
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 
-__all__ = ["KERNELS", "fitted", "rank_of"]
+__all__ = ["KERNELS", "arrived", "begun", "fitted", "halves", "inward", "mapped", "rank_of"]
 
 KERNELS = ("clusters", "directions")
 ROUND = ("knots", "reference", "knots", "transmission", "knots", "kernels")  # updates of an iteration
@@ -33,11 +33,12 @@ FIXED = ("knots", "reference", "knots", "transmission")  # while the fixed kerne
 RANKS = (1, 2, 4, 8, 16)
 TRIAL = 4  # iterations, with each of them
 HELD_OUT = 4  # one of so many steps
+ERRORS_OVER = 4.0  # pixels: what differs between halves is averaged over a Gaussian of this width
 FARTHER = 1.4  # from their mean than the groups that kernels start from
 VARIANCE_OVER, DARKEST = 1.0, 0.05  # pixels; of the mean
 
 
-def _maps_of(view: View, window: float) -> Maps:
+def begun(view: View, window: float) -> Maps:
     """Maps from `matching`, where blind deconvolution starts."""
     from ddf_tomo.retrieval.matching import METHOD
 
@@ -56,7 +57,7 @@ def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductC
     model = ProductConvolution(shape, reach, options["support"], options["oversampling"], spacing)
     sample, reference = (each.detach().flatten(0, 1) for each in (view.sample, view.reference))
     seen = view.weights.expand(view.sample.shape).flatten(0, 1)
-    v = forward(filled(*_found(maps)[:2]))
+    v = forward(arrived(maps)[0])
     sample, clear = pulled(sample, v, reach), pulled_weights(seen, v, reach)
     # Variances of counts; smoothed, as noise in them would favour what is dark by chance.
     precision = [
@@ -72,23 +73,27 @@ def _prepared(view: View, options: dict[str, Any], maps: Maps) -> tuple[ProductC
     return model, Data(sample, reference, clear * inside * precision[0], seen * precision[1])
 
 
-def _found(maps: Maps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    parts = maps.displacement, maps.valid, maps.covariance, maps.transmission
-    displacement, valid, covariance, transmission = (torch.as_tensor(each) for each in parts)
-    return displacement, valid, covariance, transmission
+def arrived(maps: Maps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Displacement ``(2, row, column)``, covariance ``(3, …)``, transmission and validity; gaps of u and T filled."""
+    parts = maps.displacement, maps.covariance, maps.transmission, maps.valid
+    displacement, covariance, transmission, valid = (torch.as_tensor(each) for each in parts)
+    transmission = torch.where(valid, transmission.clamp(min=1e-3), 1.0)
+    if not bool(valid.all()) and bool(valid.any()):
+        transmission = torch.where(valid, transmission, transmission[valid].mean())
+    return filled(displacement, valid), covariance.movedim(-1, 0), transmission, valid
+
+
+def inward(v: Tensor, transmission: Tensor, covariance: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same maps at the places that light leaves."""
+    whole = torch.ones(1).to(v)
+    moved = pulled(torch.cat([transmission[None], covariance]), v, whole.expand(4))
+    return moved[0].clamp(min=1e-3), moved[1:], pulled_weights(valid.to(v)[None], v, whole)[0] > 0
 
 
 def _start(model: ProductConvolution, data: Data, maps: Maps, options: dict[str, Any]) -> Factors:
     """The first factors, none of them zero."""
-    displacement, valid, covariance, transmission = _found(maps)
-    transmission = torch.where(valid, transmission.clamp(min=1e-3), 1.0)
-    if not bool(valid.all()) and bool(valid.any()):
-        transmission = torch.where(valid, transmission, transmission[valid].mean())
-    v = forward(filled(displacement, valid))
-    whole = torch.ones(1).to(v)
-    valid = pulled_weights(valid.to(v)[None], v, whole)[0] > 0
-    covariance = pulled(covariance.movedim(-1, 0), v, whole.expand(3))
-    transmission = pulled(transmission[None], v, whole)[0].clamp(min=1e-3)
+    displacement, covariance, transmission, valid = arrived(maps)
+    transmission, covariance, valid = inward(forward(displacement), transmission, covariance, valid)
     features, confidence = features_at_knots(model, covariance, valid)
     if float(confidence.max()) <= 0:
         confidence = torch.ones_like(confidence)
@@ -125,7 +130,7 @@ def rank_of(view: View, options: dict[str, Any]) -> int:
     """
     steps = torch.arange(view.sample.shape[1], device=view.sample.device)
     kept, held = (_part(view, steps[which]) for which in (steps % HELD_OUT > 0, steps % HELD_OUT == 0))
-    maps = _maps_of(kept, options["window"])
+    maps = begun(kept, options["window"])
     found: list[float] = []
     used = 1
     for rank in RANKS:
@@ -167,7 +172,7 @@ def fitted(view: View, options: dict[str, Any], tick: Callable[[], object] = lam
     tick
         Called for each frame, ``iterations`` times.
     """
-    maps = _maps_of(view, options["window"])
+    maps = begun(view, options["window"])
     model, data = _prepared(view, options, maps)
     factors = _start(model, data, maps, options)
     history = [objective(model, data, factors)]
@@ -188,8 +193,7 @@ def _field(
     model: ProductConvolution, data: Data, factors: Factors, maps: Maps, history: list[float], view: View
 ) -> KernelField:
     """Of the factors, which belong to places of the object, what belongs to those where light arrives."""
-    displacement, valid, _, _ = _found(maps)
-    u = filled(displacement, valid)
+    u, _, _, valid = arrived(maps)
     v = forward(u)
     steps = view.sample.shape[1]
     reach = view.reach.to(u).repeat_interleave(steps)
@@ -229,4 +233,33 @@ def _field(
         tuple(history),
         torch.where(valid, residual, 0),
         chi2,
+    )
+
+
+def mapped(field: KernelField, parts: list[KernelField], window: float) -> Maps:
+    """Maps of a field; errors are half of what those of its halves differ by, averaged over some pixels."""
+    valid = field.valid & parts[0].valid & parts[1].valid
+
+    def values(field: KernelField) -> Tensor:
+        return torch.cat([field.transmission[..., None], field.displacement, field.covariance], -1)
+
+    found = torch.where(valid[..., None], values(field), 0)
+    square = torch.where(valid[..., None], ((values(parts[0]) - values(parts[1])) / 2) ** 2, 0).movedim(-1, 0)
+    share = smooth(valid.to(found)[None], ERRORS_OVER).clamp(min=1e-6)
+    errors = (smooth(square, ERRORS_OVER) / share).sqrt().movedim(0, -1)
+    errors = torch.where(valid[..., None], errors, torch.inf)
+    nothing = torch.zeros_like(field.residual)
+    return Maps(
+        transmission=found[..., 0],
+        displacement=found[..., 1:3],
+        covariance=found[..., 3:],
+        background=nothing,
+        transmission_error=errors[..., 0],
+        displacement_error=errors[..., 1:3],
+        covariance_error=errors[..., 3:],
+        background_error=nothing,
+        residual=torch.where(valid, field.residual, 0),
+        valid=valid,
+        chi2=None if field.chi2 is None else torch.where(valid, field.chi2, 0),
+        windows_px=(window, window),
     )

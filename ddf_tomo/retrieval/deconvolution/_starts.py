@@ -109,22 +109,22 @@ def memberships(features: Tensor, centres: Tensor) -> Tensor:
     return (1 - FLOOR) * weights + FLOOR / len(centres)
 
 
-def directional(rank: int, widest: float) -> Tensor:
+def directional(rank: int, widest: float, across: float = ACROSS) -> Tensor:
     """Covariances of a fixed set of ``rank`` kernels: a narrow one, and lines in all directions.
 
-    From 17 kernels on every second line is half as long. With their kernels at rest the fit is convex.
+    From 13 kernels on every second line is half as long. With their kernels at rest the fit is convex.
 
     Examples
     --------
     >>> directional(9, 2.0).shape
     torch.Size([9, 3])
     """
-    rows = [[ACROSS**2, 0.0, ACROSS**2]]
-    several = 2 if rank > 16 else 1
-    lengths = [max(widest * share, 2 * ACROSS) for share in LENGTHS[-several:]]
+    rows = [[across**2, 0.0, across**2]]
+    several = 2 if rank > 12 else 1
+    lengths = [max(widest * share, 2 * across) for share in LENGTHS[-several:]]
     for n in range(rank - 1):
         length, turn = lengths[n % several], math.pi * (n // several) / math.ceil((rank - 1) / several)
-        mean, half = (length**2 + ACROSS**2) / 2, (length**2 - ACROSS**2) / 2
+        mean, half = (length**2 + across**2) / 2, (length**2 - across**2) / 2
         rows.append([mean + half * math.cos(2 * turn), half * math.sin(2 * turn), mean - half * math.cos(2 * turn)])
     return torch.tensor(rows, dtype=torch.float64)
 

@@ -1,0 +1,255 @@
+"""Unrolled deconvolution as a task: Gaussian and crossing kernels in crops of frames, whose kernels are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddf_tomo._checks import LARGEST_SEED, integer, message, number, real_array, size_tuple
+from ddf_tomo.retrieval.deconvolution._fit import arrived
+from ddf_tomo.retrieval.deconvolution._motion import forward, pulled
+from ddf_tomo.retrieval.deconvolution.unrolled import Evidence, evidence, transfers_at
+from ddf_tomo.retrieval.matching import METHOD as MATCHING
+from ddf_tomo.retrieval.method import View
+from ddf_tomo.training._frame_maps import FAMILIES
+from ddf_tomo.training._frame_maps import Maps as Truth
+from ddf_tomo.training._inputs import known_device
+from ddf_tomo.training.frames import FRAME_SPLITS, MARGIN, MASKS, arriving
+
+__all__ = ["Deconvolving"]
+EDGE = 10  # pixels of a crop that do not count
+LEAST = 0.02  # square pixels, and of a transfer: an error below is not worth more
+CROSSING = np.deg2rad([50.0, 90.0])  # between the lines
+BATCHES, VALIDATION, SAMPLES, UNROLLED = range(4)  # kinds of random numbers
+INNER = 2  # most ways to the windows' minima in a step
+
+
+class Example(NamedTuple):
+    """Evidence, true second moments ``(row, column, 3)`` and transfers of the kernels, error of the start."""
+
+    evidence: Evidence
+    covariance: Tensor
+    transfers: Tensor
+    used: Tensor
+    started: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deconvolving:
+    """Find kernel fields in frames of random samples: a task for `train` and `UnrolledDeconvolution`.
+
+    Frames are those of the families of `ddf_tomo.training.random_crop`, and, for a share of them, of two families of
+    lines that cross in every pixel. What the network is compared with as its input is `matching`.
+
+    Parameters
+    ----------
+    families, validation
+        Names of `FRAME_FAMILIES`: those to learn from and those to validate with.
+    size
+        Rows and columns of the frames.
+    pool
+        How many different examples there are to learn from; each is made when it is first drawn, and kept (6 MB each).
+    batch
+        Examples in a batch.
+    mask_steps
+        Fewest and most mask positions.
+    counts
+        Quanta a pixel: lowest and highest.
+    crossing
+        Share of examples with crossing lines.
+    unrolled
+        Fewest and most steps of the network.
+    validation_frames
+        Examples of each family to validate with.
+    seed
+        Of everything that is drawn.
+    device
+        Where the network learns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not of the kind above.
+
+    Examples
+    --------
+    >>> task = Deconvolving(size=(32, 32), pool=1, batch=1, validation_frames=1, mask_steps=(4, 4))
+    >>> task.examples(step=3)[0].covariance.shape
+    torch.Size([32, 32, 3])
+    """
+
+    families: tuple[str, ...] = FRAME_SPLITS["train"]
+    validation: tuple[str, ...] = FRAME_SPLITS["validation"]
+    size: tuple[int, ...] = (64, 64)
+    pool: int = 300
+    batch: int = 2
+    mask_steps: tuple[int, ...] = (5, 20)
+    counts: tuple[float, ...] = (300.0, 20000.0)
+    crossing: float = 0.3
+    unrolled: tuple[int, ...] = (2, 5)
+    validation_frames: int = 6
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        low, high = real_array(self.counts, "counts", (2,)).tolist()
+        cleaned: dict[str, Any] = {
+            "families": tuple(self.families),
+            "validation": tuple(self.validation),
+            "size": size_tuple(self.size, "size", 2),
+            "pool": integer(self.pool, "pool", low=1, high=10**7),
+            "batch": integer(self.batch, "batch", low=1, high=10_000),
+            "mask_steps": _range(self.mask_steps, "mask_steps", 1000),
+            "counts": (number(low, "counts", low=1.0), number(high, "counts", low=low, high=1e9)),
+            "crossing": number(self.crossing, "crossing", low=0.0, high=1.0),
+            "unrolled": _range(self.unrolled, "unrolled", 100),
+            "validation_frames": integer(self.validation_frames, "validation_frames", low=1, high=10_000),
+            "seed": integer(self.seed, "seed", high=LARGEST_SEED),
+            "device": str(known_device(self.device)),
+        }
+        for name, value in cleaned.items():
+            object.__setattr__(self, name, value)
+        if min(self.size) < 3 * EDGE:
+            raise ValueError(message("size", f"at least {3 * EDGE} rows and columns", self.size))
+        for name in (*self.families, *self.validation):
+            if name not in FAMILIES or name in FRAME_SPLITS["test"]:
+                known = ", ".join(each for each in FAMILIES if each not in FRAME_SPLITS["test"])
+                raise ValueError(message("families", f"some of {known}", repr(name)))
+        if shared := sorted(set(self.families) & set(self.validation)):
+            raise ValueError(message("validation", "families that do not train", ", ".join(map(repr, shared))))
+
+    def example(self, family: str, draw: np.random.Generator, crossed: bool) -> Example:
+        """An example of a ``family``; ``draw`` gives all that is random, lines cross if they are to be ``crossed``."""
+        steps = int(draw.integers(self.mask_steps[0], self.mask_steps[1] + 1))
+        counts = float(np.exp(draw.uniform(*np.log(self.counts))))
+        size = self.size[0] + 2 * MARGIN, self.size[1] + 2 * MARGIN
+        maps = FAMILIES[family](size, draw)
+        blurs = [maps.covariance]
+        if crossed:
+            blurs = _lines(maps.covariance, draw)
+        reference = MASKS[str(draw.choice(tuple(MASKS), p=(0.8, 0.1, 0.1)))](steps, size, draw)
+        frames, seconds, transfers = _mixed(reference, maps.transmission, maps.displacement, blurs)
+        inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+        pair = [draw.poisson(counts * np.clip(each[inner], 0, None)) / counts for each in (frames, reference)]
+        sample, light = (torch.from_numpy(each).float()[None] for each in pair)
+        view = View(sample, light.clamp(min=1 / counts), torch.ones(1, 1, 1, 1), torch.ones(1), counts)
+        started = MATCHING.fit(view, MATCHING.check(MATCHING.options, tuple(view.sample.shape)), lambda: None)
+        found = evidence(view, started)
+        # What is true of the places of the object, as far as the displacement found tells where they are.
+        v = forward(arrived(started)[0])
+        truth = torch.from_numpy(np.concatenate([seconds, *transfers])[inner]).float()
+        truth = pulled(truth, v, torch.ones(len(truth)))
+        seconds_, *lines = truth.split(3)
+        of_width = torch.stack([transfers_at(each.movedim(0, -1), found.width) for each in lines]).mean(0)
+        inside = torch.zeros_like(found.seen)
+        inside[EDGE:-EDGE, EDGE:-EDGE] = True
+        # Where hardly anything is seen the rest of the crop has to do: an example always says something.
+        used = inside & found.seen if bool((inside & found.seen).any()) else inside
+        covariance = seconds_.movedim(0, -1)
+        off = torch.as_tensor(started.covariance).movedim(-1, 0)
+        of_start = pulled(off, v, torch.ones(3)).movedim(0, -1)
+        return Example(found, covariance, of_width, used, float(_relative(of_start, covariance, used)))
+
+    def examples(self, step: int) -> list[Example]:
+        """The batch of a ``step``; the same whenever it is asked for."""
+        draw = np.random.default_rng([self.seed, BATCHES, step])
+        return [self._made(int(draw.integers(self.pool))) for _ in range(self.batch)]
+
+    def _made(self, number_: int) -> Example:
+        if number_ not in self._pool:
+            draw = np.random.default_rng([self.seed, SAMPLES, number_])
+            family, crossed = str(draw.choice(self.families)), bool(draw.random() < self.crossing)
+            self._pool[number_] = self.example(family, draw, crossed)
+        return self._pool[number_]
+
+    def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
+        """Mean logarithm of the errors that ``network`` leaves in the batch of this ``step``."""
+        draw = np.random.default_rng([self.seed, UNROLLED, step])
+        steps, inner = int(draw.integers(self.unrolled[0], self.unrolled[1] + 1)), int(draw.integers(1, INNER + 1))
+        errors = [self._errors(network, each, steps, inner) for each in self.examples(step)]
+        return torch.stack([(error + LEAST).log() for both in errors for error in both]).mean()
+
+    def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
+        """Geometric means of relative errors of second moments: of the network (``loss``), of matching (``input``)."""
+        found: dict[str, list[float]] = {"loss": [], "input": [], "shape": [], "crossing": [], "crossing input": []}
+        for each, crossed in self._validation:
+            second, shape = self._errors(network, each, max(self.unrolled), 1)
+            found["crossing" if crossed else "loss"].append(float(second))
+            found["crossing input" if crossed else "input"].append(each.started)
+            found["shape"].append(float(shape))
+        return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items() if values}
+
+    def _errors(self, network: Callable[..., Tensor], each: Example, steps: int, inner: int) -> tuple[Tensor, Tensor]:
+        given = each.evidence
+        on = torch.device(self.device)
+        start, solution, response, moments = (x.to(on) for x in given[:4])
+        weights = network(start, solution, response, steps, inner).movedim(0, -1)
+        used = each.used.to(on)
+        second = _relative(weights @ moments, each.covariance.to(on), used)
+        shape = _relative(weights @ transfers_at(moments, given.width), each.transfers.to(on), used, centred=True)
+        return second, shape
+
+    @cached_property
+    def _pool(self) -> dict[int, Example]:
+        return {}
+
+    @cached_property
+    def _validation(self) -> list[tuple[Example, bool]]:
+        made = []
+        for place, name in enumerate(self.validation):
+            for count in range(self.validation_frames):
+                draw = np.random.default_rng([self.seed, VALIDATION, place, count])
+                crossed = count % 3 == 2
+                made.append((self.example(name, draw, crossed), crossed))
+        return made
+
+
+def _range(value: Any, argument: str, highest: int) -> tuple[int, int]:
+    low, high = size_tuple(value, argument, 2)
+    if low > high or high > highest:
+        raise ValueError(message(argument, f"fewest and most, up to {highest}", value))
+    return low, high
+
+
+def _relative(found: Tensor, truth: Tensor, used: Tensor, centred: bool = False) -> Tensor:
+    """Root mean square of an error over that of the truth, or, if ``centred``, of one less the truth."""
+    scale = (1 - truth if centred else truth)[used].square().mean()
+    return ((found - truth)[used].square().mean() / scale.clamp(min=1e-4) + 1e-8).sqrt()
+
+
+def _lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray]:
+    """Two lines in every pixel: as wide as the blur, thin, the second one turned."""
+    jj, jk, kk = np.moveaxis(covariance, -1, 0)
+    angle = 0.5 * np.arctan2(2 * jk, jj - kk)
+    length = np.clip(np.sqrt(jj + kk) * draw.uniform(1.0, 1.6), 0.6, 2.2)
+    across = min(0.3, 1.0) * np.ones_like(length)
+    apart = draw.uniform(*CROSSING)
+    made = []
+    for turned in (angle, angle + apart):
+        mean, half = (length**2 + across**2) / 2, (length**2 - across**2) / 2
+        parts = mean + half * np.cos(2 * turned), half * np.sin(2 * turned), mean - half * np.cos(2 * turned)
+        made.append(np.stack(parts, -1))
+    return made
+
+
+def _mixed(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any, list[Any]]:
+    """Frames behind equal shares of Gaussian blurs, and what arrives: C of all, and of each."""
+    found = [arriving(reference, Truth(transmission, displacement, each)) for each in blurs]
+    frames = sum(each for each, _ in found) / len(found)
+    light = np.stack([np.exp(truth[5]) for _, truth in found])
+    light = light / light.sum(0)
+    u = np.stack([truth[:2] for _, truth in found])
+    mean = (light[:, None] * u).sum(0)
+    parts = [truth[2:5] for _, truth in found]
+    off = u - mean
+    seconds = sum(
+        share * (part + np.stack([a[0] ** 2, a[0] * a[1], a[1] ** 2]))
+        for share, part, a in zip(light, parts, off, strict=True)
+    )
+    return frames, seconds, parts
