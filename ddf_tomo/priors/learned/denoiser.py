@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import interpolate, pad, silu
 
 from ddf_tomo._checks import dense, message
 from ddf_tomo.operators.base import as_tensor
@@ -19,6 +19,9 @@ ORDERS = tuple(range(0, HIGHEST_ORDER + 1, 2))
 NOISE_NUMBERS = 2 * len(ORDERS)  # level of each order, and whether the volume has it
 CONDITION = 32
 LITTLE_NOISE = 0.02  # relative to the volume; in front of less, corrections shrink with it
+STEPS = (1, 2, 4, 1)  # voxels to the neighbours over which volumes are smoothed in turn
+EMBEDDING = 4  # numbers of a voxel that tell whether another one is alike
+SCALARS = len(STEPS) * EMBEDDING + len(ORDERS) * (len(STEPS) + 1)
 STRONGEST = 12.0  # |G|
 LEAST_SIGNAL = 1e-2  # relative to the noise
 LARGEST = 1e18  # of a coefficient: its square is one of single precision
@@ -26,16 +29,20 @@ FAINTEST = 1e-3  # noise, relative to the volume; below, the network is told no 
 
 
 class Denoiser(nn.Module, ABC):
-    """A network ``D(x, σ) = x / (1 + n e^G) + r s · F`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
+    """A network ``D(x, σ) = Σ_i w_i x_i + r s · F`` on volumes of harmonic coefficients of order 2, 4, 6 or 8.
 
     It sees ``x / r`` and ``σ / r``, where ``r`` is the height of the volume, ``(Σ p² / Σ p)^½`` with the power
     ``p = Σ c²`` of each voxel: it does not depend on how much of the volume is empty, and it makes the denoiser exactly
-    equivariant in amplitude, ``D(a x, a σ) = a D(x, σ)``. ``n`` is the power of the noise over that of the signal, of
-    each order in bright voxels, so that the first term is Wiener's filter where ``G = 0``; the network says by ``G`` of
-    each voxel and order how much stronger or weaker it has to be there, and adds ``F``. Without the first term the
-    noise of up to 45 coefficients would have to pass through the features of a layer. With ``s = σ / (σ + r/50)``
-    nothing happens without noise, ``D(x, 0) = x``. One set of weights serves all orders: the network is told which
-    there are. A subclass gives ``F`` and ``G`` by `correction`.
+    equivariant in amplitude, ``D(a x, a σ) = a D(x, σ)``. ``x_0 = x``, and each further ``x_i`` is the one before it
+    smoothed over neighbours 1, 2, 4 and 1 voxels away, where the network's embeddings of both voxels are alike
+    (`smoothed`): all coefficients go that way, none of them through the few features of a layer. The weights ``w_i``
+    of each voxel and order are 1, ``s e^G_i``, and ``n e^G`` for nothing at all, over their sum; ``n`` is the power of
+    the noise over that of the signal in bright voxels, so that without neighbours and with ``G = 0`` it is Wiener's
+    filter. The network gives ``G``, the embeddings, and what else it knows: ``F``. With ``s = σ / (σ + r/50)`` nothing
+    happens without noise, ``D(x, 0) = x``. One set of weights serves all orders: the network is told which there are. A
+    subclass gives ``F`` and the scalars by `correction`.
+
+    [Edge-stopping weights: Tomasi & Manduchi 1998, ICCV, 839; learned ones: Bako et al. 2017, ACM Trans. Graph. 36, 97]
 
     Examples
     --------
@@ -51,9 +58,9 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def correction(self, x: Tensor, condition: Tensor, order: int) -> tuple[Tensor, Tensor]:
-        """``F`` and ``G`` for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)``.
+        """``F`` and `SCALARS` scalars for harmonics to ``order``, from ``x`` of shape ``(volumes, K, x, y, z)``.
 
-        With the ``condition`` of the volumes; shapes ``(volumes, K, x, y, z)`` and ``(volumes, orders, x, y, z)``.
+        With the ``condition`` of the volumes; shapes ``(volumes, K, x, y, z)`` and ``(volumes, SCALARS, x, y, z)``.
         """
 
     def forward(self, x: Tensor, sigma: Any) -> Tensor:
@@ -91,17 +98,77 @@ class Denoiser(nn.Module, ABC):
         relative = (levels / height[:, None]).clamp(max=1 / FAINTEST)
         condition[:, :count] = relative.clamp_min(FAINTEST).log() / math.log(1 / FAINTEST)
         condition[:, len(ORDERS) : len(ORDERS) + count] = 1.0
-        found, stronger = self.correction(
-            (volumes / height[:, None, None, None, None]).movedim(-1, 1), condition, order
-        )
-        amplitudes = height[:, None] * (relative / (relative + LITTLE_NOISE))
-        share = noise_share(volumes, levels)[:, :, None, None, None] * stronger.clamp(-STRONGEST, STRONGEST).exp()
-        sizes = torch.tensor([2 * ell + 1 for ell in ORDERS[:count]], device=own.device)
-        passed, steps = (
-            part.repeat_interleave(sizes, dim=1).movedim(1, -1)
-            for part in (1 / (1 + share), amplitudes[:, :, None, None, None])
-        )
-        return (passed * volumes + steps * found.movedim(1, -1)).reshape(x.shape).to(x)
+        channels, unit = volumes.movedim(-1, 1), height[:, None, None, None, None]
+        found, scalars = self.correction(channels / unit, condition, order)
+        amplitudes, share = relative / (relative + LITTLE_NOISE), noise_share(volumes, levels)
+        made = mixed(channels, scalars.to(own), amplitudes, share, unit * found.to(own))
+        return made.movedim(1, -1).reshape(x.shape).to(x)
+
+
+def mixed(x: Tensor, scalars: Tensor, amplitudes: Tensor, share: Tensor, found: Tensor) -> Tensor:
+    """``Σ_i w_i x_i + r s F`` of a `Denoiser`.
+
+    Parameters
+    ----------
+    x, found
+        Volumes and ``r F``, shape ``(volumes, K, x, y, z)``.
+    scalars
+        Embeddings for each of the `STEPS`, and ``G`` for each order; shape ``(volumes, SCALARS, x, y, z)``.
+    amplitudes, share
+        ``s`` and ``n`` of each order, shape ``(volumes, orders)``.
+
+    Examples
+    --------
+    >>> x, scalars = torch.ones(1, 6, 4, 4, 4), torch.zeros(1, SCALARS, 4, 4, 4)
+    >>> quiet = torch.zeros(1, 2)
+    >>> torch.equal(mixed(x, scalars, quiet, quiet, x), x)
+    True
+    """
+    count = amplitudes.shape[1]
+    sizes = [2 * ell + 1 for ell in ORDERS[:count]]
+    embeddings = scalars[:, : len(STEPS) * EMBEDDING].chunk(len(STEPS), 1)
+    logits = scalars[:, len(STEPS) * EMBEDDING :].unflatten(1, (len(ORDERS), len(STEPS) + 1))[:, :count]
+    factors = logits.clamp(-STRONGEST, STRONGEST).exp()
+
+    def of_volumes(values: Tensor) -> Tensor:
+        return values[:, :, None, None, None]
+
+    smoother = [x]
+    for step, embedding in zip(STEPS, embeddings, strict=True):
+        smoother.append(smoothed(smoother[-1], embedding, step))
+    weights = of_volumes(amplitudes)[:, :, None] * factors[:, :, 1:]
+    total = 1 + of_volumes(share) * factors[:, :, 0] + weights.sum(2)
+    results = []
+    for place, parts in enumerate(zip(*(volume.split(sizes, 1) for volume in (*smoother, found)), strict=True)):
+        kept, *smooth, added = parts
+        for number, part in enumerate(smooth):
+            kept = kept + weights[:, place, number, None] * part
+        results.append(kept / total[:, place, None] + of_volumes(amplitudes[:, place, None]) * added)
+    return torch.cat(results, 1)
+
+
+def smoothed(x: Tensor, embedding: Tensor, step: int) -> Tensor:
+    """Means over each voxel and its six neighbours ``step`` voxels away, with weights ``exp(-|e - e'|²)``.
+
+    The weights know the embedding only, which does not turn with the sample: neither does what they do.
+
+    Examples
+    --------
+    >>> x = torch.tensor([1.0, 0.0, 0.0, 7.0]).reshape(1, 1, 4, 1, 1)
+    >>> smoothed(x, torch.tensor([0.0, 0.0, 0.0, 99.0]).reshape(1, 1, 4, 1, 1), 1).flatten()
+    tensor([0.5000, 0.3333, 0.0000, 7.0000])
+    """
+    total, weight = x, torch.ones_like(x[:, :1])
+    for axis in (-3, -2, -1):
+        n = x.shape[axis] - step
+        if n <= 0:
+            continue
+        alike = (-(embedding.narrow(axis, 0, n) - embedding.narrow(axis, step, n)).square().sum(1, keepdim=True)).exp()
+        before, behind = [0] * 6, [0] * 6
+        before[2 * (-1 - axis)], behind[2 * (-1 - axis) + 1] = step, step
+        total = total + pad(alike * x.narrow(axis, step, n), behind) + pad(alike * x.narrow(axis, 0, n), before)
+        weight = weight + pad(alike, behind) + pad(alike, before)
+    return total / weight
 
 
 def checked_order(x: Any) -> int:
@@ -212,12 +279,12 @@ class UNet(nn.Module, ABC):
     --------
     >>> from ddf_tomo.priors.learned.residual_unet import PlainUNet
     >>> network = PlainUNet(None, (4, 6, 8))
-    >>> added, stronger = network(torch.zeros(1, 15, 5, 6, 7), torch.zeros(1, 10), 4)
-    >>> added.shape, stronger.shape
-    (torch.Size([1, 15, 5, 6, 7]), torch.Size([1, 3, 5, 6, 7]))
+    >>> added, scalars = network(torch.zeros(1, 15, 5, 6, 7), torch.zeros(1, 10), 4)
+    >>> added.shape, scalars.shape
+    (torch.Size([1, 15, 5, 6, 7]), torch.Size([1, 41, 5, 6, 7]))
     """
 
-    gains: Any = len(ORDERS)  # what the subclass's layers take for one scalar of each order
+    scalars: Any = SCALARS  # what the subclass's layers take for so many
 
     def __init__(self, ends: Any, widths: tuple[Any, Any, Any]) -> None:
         super().__init__()
@@ -226,10 +293,10 @@ class UNet(nn.Module, ABC):
         self.told = nn.Sequential(nn.Linear(NOISE_NUMBERS, CONDITION), nn.SiLU(), nn.Linear(CONDITION, CONDITION))
         self.convolutions = nn.ModuleList(self.convolution(*step) for step in steps)
         self.activations = nn.ModuleList(self.activation(step[1]) for step in steps)
-        self.last, self.stronger = self.convolution(a, ends), self.convolution(a, self.gains)
+        self.last, self.guide = self.convolution(a, ends), self.convolution(a, self.scalars)
         with torch.no_grad():
-            for weight in (*self.last.parameters(), *self.stronger.parameters()):
-                weight.mul_(0.1)  # begins near Wiener's filter
+            for weight in (*self.last.parameters(), *self.guide.parameters()):
+                weight.mul_(0.1)  # begins with little more than a mean over neighbours
 
     @abstractmethod
     def convolution(self, features: Any, results: Any) -> nn.Module:
@@ -252,4 +319,4 @@ class UNet(nn.Module, ABC):
         for below, first in ((middle, 6), (fine, 8)):
             up = resampled(self.convolutions[first](coarse, order), tuple(below.shape[-3:]))
             coarse = layer(first + 1, self.activations[first](up + below, told, order))
-        return self.last(coarse, order), self.stronger(coarse, order)[:, : order // 2 + 1]
+        return self.last(coarse, order), self.guide(coarse, order)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, silu
 
 from ddf_tomo._checks import message, real_array
-from ddf_tomo.priors.learned.denoiser import CONDITION, ORDERS, Denoiser, UNet
+from ddf_tomo.priors.learned.denoiser import CONDITION, SCALARS, Denoiser, UNet
 from ddf_tomo.priors.learned.steerable import FEATURE_ORDERS, Multiplicities, SteerableConvolution, dimensions
 from ddf_tomo.weights import architecture
 
@@ -69,7 +69,7 @@ class SteerableUNet(UNet):
     torch.Size([1, 6, 3, 3, 3])
     """
 
-    gains = (len(ORDERS), 0, 0, 0, 0, 0)
+    scalars = (SCALARS, 0, 0, 0, 0, 0)
 
     def convolution(self, features: Multiplicities, results: Multiplicities) -> nn.Module:
         return SteerableConvolution(features, results)
