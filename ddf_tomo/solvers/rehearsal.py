@@ -51,9 +51,12 @@ class RehearsedSolution(Solution):
     levels
         Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start,
         and in each round of the denoised volume and of what the data make of it. The last one is that of ``x``.
+    strength
+        ``ρ`` of each order in the last round.
     """
 
     levels: tuple[tuple[float, ...], ...] = ()
+    strength: tuple[float, ...] = ()
 
 
 @torch.no_grad()
@@ -174,7 +177,8 @@ def rehearsed(
     how: dict[str, Any] = {"callback": callback, "progress": progress, "checkpoint": checkpoint}
     solution = iterate("plug and play", state, step, residual, problem, iterations=play.rounds, **how)
     levels = tuple(map(tuple, state["levels"].tolist()))
-    return RehearsedSolution(solution.x, solution.residuals, solution.stopped_by, levels)
+    rho = tuple(strength * state["variance"] / level**2 for level in levels[-2])
+    return RehearsedSolution(solution.x, solution.residuals, solution.stopped_by, levels, rho)
 
 
 @dataclass(frozen=True)
