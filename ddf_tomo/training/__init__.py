@@ -4,9 +4,10 @@ from ddf_tomo.priors.learned.samples import FAMILIES, SPLITS, random_sample
 from ddf_tomo.training._volume_task import order_errors
 from ddf_tomo.training.adaptation import Adapted, adapt
 from ddf_tomo.training.benchmark import SHIFTS, benchmark_scan
+from ddf_tomo.training.deconvolving import Deconvolving
 from ddf_tomo.training.denoising import Denoising
 from ddf_tomo.training.loop import CollapseError, Trained, train
-from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, reconstructed_pair, white_noise_pair
+from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, white_noise_pair
 from ddf_tomo.training.recipe import Recipe, run_recipe, shipped_recipes
 from ddf_tomo.training.schedule import Schedule
 from ddf_tomo.training.self_supervised import equivariance_loss, split_counts, split_views, stein_risk
@@ -19,6 +20,7 @@ __all__ = [
     "SPLITS",
     "Adapted",
     "CollapseError",
+    "Deconvolving",
     "Denoising",
     "Recipe",
     "Schedule",
@@ -32,7 +34,6 @@ __all__ = [
     "random_geometry",
     "random_sample",
     "random_scan",
-    "reconstructed_pair",
     "run_recipe",
     "shipped_recipes",
     "split_counts",

@@ -176,12 +176,16 @@ class Deconvolving:
         return torch.stack([(error + LEAST).log() for both in errors for error in both]).mean()
 
     def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
-        """Geometric means of relative errors of second moments: of the network (``loss``), of matching (``input``)."""
+        """Geometric means of relative errors of second moments: of the network (``loss``), of matching (``input``).
+
+        ``crossing`` are those of lines that cross, ``shape`` errors of the kernels' transfers by the ``network``.
+        """
         found: dict[str, list[float]] = {"loss": [], "input": [], "shape": [], "crossing": [], "crossing input": []}
         for each, crossed in self._validation:
             second, shape = self._errors(network, each, max(self.unrolled), 1)
-            found["crossing" if crossed else "loss"].append(float(second))
-            found["crossing input" if crossed else "input"].append(each.started)
+            for name in ("", "crossing") if crossed else ("",):
+                found[name or "loss"].append(float(second))
+                found[f"{name} input".strip()].append(each.started)
             found["shape"].append(float(shape))
         return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items() if values}
 

@@ -1,4 +1,4 @@
-"""What networks learn from: volumes with errors beside the true ones, scans beside their samples."""
+"""What networks learn from: volumes with noise beside the true ones, scans beside their samples."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from ddf_tomo._checks import LARGEST_SEED, integer, message, number, of_kind, re
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.operators.base import as_tensor
 from ddf_tomo.operators.responses import SaxsResponse, SecondMomentResponse
-from ddf_tomo.operators.spherical_harmonics import order_of
-from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.phantoms import simulate
 from ddf_tomo.priors.learned.samples import random_sample
 from ddf_tomo.scan import Scan
-from ddf_tomo.solvers import cgls
 from ddf_tomo.training._inputs import real_volume
 
-__all__ = ["brightness", "random_geometry", "random_scan", "reconstructed_pair", "white_noise_pair"]
+__all__ = ["brightness", "random_geometry", "random_scan", "white_noise_pair"]
 FEWEST_VIEWS, MOST_VIEWS = 20, 120
 NOISE = 0.005, 0.08
 SEGMENTS = 8
@@ -180,50 +177,6 @@ def random_scan(
 
     options: dict[str, Any] = {"oversampling": oversampling, "noise": strength, "seed": of_noise}
     return simulate(sample, geometry, response, **options), truth
-
-
-def reconstructed_pair(
-    family: str,
-    shape: Sequence[int],
-    ell_max: int = 4,
-    *,
-    seed: int = 0,
-    iterations: Sequence[int] = (4, 10),
-    **options: Any,
-) -> tuple[Tensor, Tensor, float]:
-    """A volume with the errors of a reconstruction without prior: noise with structure, streaks, and what views lack.
-
-    Parameters
-    ----------
-    family, shape, ell_max, seed
-        As in `random_scan`.
-    iterations
-        Of conjugate gradients: fewest and most.
-    options
-        Of `random_scan`.
-
-    Returns
-    -------
-    (torch.Tensor, torch.Tensor, float)
-        Reconstructed and true coefficients, ``(x, y, z, K)``, and the root mean square of their difference.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not of the kind above.
-
-    Examples
-    --------
-    >>> found, truth, sigma = reconstructed_pair("smooth", (8, 8, 8), 2, seed=1)
-    >>> found.shape == truth.shape
-    True
-    """
-    scan, truth = random_scan(family, shape, ell_max, seed=seed, **options)
-    few, many = size_tuple(iterations, "iterations", 2)
-    count = int(np.random.default_rng([integer(seed, "seed", high=LARGEST_SEED), 2]).integers(few, max(few, many) + 1))
-    A = TensorXRayTransform(scan.geometry, scan.response, order_of(truth.shape[-1]))
-    found = cgls(A, scan.data, iterations=count, progress=False).x
-    return found, truth, float((found - truth).square().mean().sqrt())
 
 
 def positive_range(values: Any, argument: str) -> tuple[float, float]:

@@ -17,9 +17,12 @@ from ddf_tomo._manifest_keys import text
 from ddf_tomo._manifest_text import Keys, located, read_tables
 from ddf_tomo.training._inputs import known_device
 from ddf_tomo.training._volume_task import VolumeTask
+from ddf_tomo.training.deconvolving import Deconvolving
 from ddf_tomo.training.denoising import Denoising
 from ddf_tomo.training.loop import Task, Trained, train
+from ddf_tomo.training.retrieving import Retrieving
 from ddf_tomo.training.schedule import Schedule
+from ddf_tomo.training.statistics import VOLUMES, training_statistics
 from ddf_tomo.training.unrolling import Unrolling
 from ddf_tomo.weights import ModelCard, make_network, save_network
 from ddf_tomo.weights.card import where_and_when
@@ -27,7 +30,13 @@ from ddf_tomo.weights.card import where_and_when
 __all__ = ["Recipe", "run_recipe", "shipped_recipes"]
 RECIPES = Path(__file__).parent / "recipes"
 SUFFIX = ".toml"
-TASKS: dict[str, type[Denoising] | type[Unrolling]] = {"denoising": Denoising, "unrolling": Unrolling}
+Kind = Denoising | Unrolling | Retrieving | Deconvolving
+TASKS: dict[str, type[Kind]] = {
+    "denoising": Denoising,
+    "unrolling": Unrolling,
+    "retrieving": Retrieving,
+    "deconvolving": Deconvolving,
+}
 DATA = {task: [each.name for each in fields(cls) if each.name != "device"] for task, cls in TASKS.items()}
 TRAINING = tuple(each.name for each in fields(Schedule))
 
@@ -91,14 +100,15 @@ class Recipe:
 
     architecture: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    task: Denoising | Unrolling
+    task: Kind
     schedule: Schedule
     intended_use: str = ""
     limits: str = ""
     text: str = ""
 
     def __post_init__(self) -> None:
-        of_kind(VolumeTask, self.task, "task", "a Denoising or an Unrolling")
+        if not isinstance(self.task, Kind):
+            raise TypeError(message("task", "a Denoising, an Unrolling or a Retrieving", type(self.task).__name__))
         of_kind(Schedule, self.schedule, "schedule")
         self.network()
 
@@ -107,8 +117,8 @@ class Recipe:
         """The recipe of a file in TOML, or one that is shipped, by its name.
 
         Tables: ``[network]`` (``architecture``, and arguments of its constructor), ``[data]`` (``task``,
-        ``"denoising"`` or ``"unrolling"``, and what `Denoising` or `Unrolling` takes), ``[training]`` (what `Schedule`
-        takes; the seed is that of the data), ``[card]`` (``intended_use``, ``limits``).
+        ``"denoising"``, ``"unrolling"`` or ``"retrieving"``, and what `Denoising`, `Unrolling` or `Retrieving` takes),
+        ``[training]`` (what `Schedule` takes; the seed is that of the data), ``[card]`` (``intended_use``, ``limits``).
 
         Parameters
         ----------
@@ -183,11 +193,17 @@ class Recipe:
         return ModelCard(
             intended_use=self.intended_use,
             limits=self.limits,
-            data=self.data(),
+            data=self.data() | self._seen(),
             recipe=self.text,
             metrics=dict(trained.figures) | {"steps done": trained.step, "stopped by": trained.stopped},
             **where,
         )
+
+    def _seen(self) -> dict[str, Any]:
+        """Ranges of what the samples were like, of as many as a short training has seen."""
+        if not isinstance(self.task, VolumeTask):
+            return {}
+        return {"statistics": training_statistics(self.task, min(VOLUMES, self.schedule.steps * self.task.batch))}
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -270,6 +286,8 @@ def run_recipe(
         time_limit_s=time_limit_s,
         progress=progress,
     )
+    if isinstance(task, Retrieving):
+        task.calibrate(trained.network)
     save_network(trained.network, file, recipe.card(trained, device))
     if trained.stopped != "time":
         state.unlink(missing_ok=True)

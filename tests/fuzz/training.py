@@ -52,7 +52,6 @@ def _(s: Source) -> Made:
         (training.white_noise_pair, {"truth": torch.ones(3, 3, 3, 6), "level": (0.1, 0.2), "seed": 1}),
         (training.random_geometry, {"shape": s.sizes(3), "seed": s.size(0, 9)}),
         (training.random_scan, given | scan),
-        (training.reconstructed_pair, given | {"iterations": (1, 2)}),
         (training.brightness, {"coefficients": s.noise(*s.sizes(3), 6)}),
     )
 

@@ -19,7 +19,6 @@ from ddf_tomo.training import (
     random_geometry,
     random_sample,
     random_scan,
-    reconstructed_pair,
     white_noise_pair,
 )
 
@@ -178,15 +177,6 @@ def test_a_scan_is_of_the_sample_on_a_finer_grid():
 
     assert error(exact) < 1e-5
     assert 1e-4 < error(fine) < 0.1
-
-
-def test_reconstructed_pairs():
-    found, truth, sigma = reconstructed_pair("grains", (10, 10, 10), 2, seed=6)
-    assert torch.equal(truth, random_sample("grains", (10, 10, 10), 2, seed=6))
-    assert sigma == pytest.approx(float((found - truth).double().square().mean().sqrt()), rel=1e-5)
-    assert 0.05 < sigma / brightness(truth) < 1
-    again = reconstructed_pair("grains", (10, 10, 10), 2, seed=6)
-    assert torch.allclose(again[0], found, atol=1e-5)
 
 
 @pytest.mark.parametrize(
