@@ -6,6 +6,7 @@ quantity in the same colours everywhere (`STYLES`). Matplotlib is imported where
 
 from ddf_tomo.visualization.colours import axis_colour, cyclic_colour, direction_colour
 from ddf_tomo.visualization.convergence import show_convergence
+from ddf_tomo.visualization.deblurring import show_restoration
 from ddf_tomo.visualization.glyphs import show_glyphs
 from ddf_tomo.visualization.maps import show_maps
 from ddf_tomo.visualization.projections import misfit_of_views, show_projections
@@ -27,5 +28,6 @@ __all__ = [
     "show_maps",
     "show_observability",
     "show_projections",
+    "show_restoration",
     "show_slices",
 ]
