@@ -6,9 +6,11 @@ from ddf_tomo.training.adaptation import Adapted, adapt
 from ddf_tomo.training.benchmark import SHIFTS, benchmark_scan
 from ddf_tomo.training.deconvolving import Deconvolving
 from ddf_tomo.training.denoising import Denoising
+from ddf_tomo.training.frames import FRAME_FAMILIES, FRAME_SPLITS, Crop, random_crop
 from ddf_tomo.training.loop import CollapseError, Trained, train
 from ddf_tomo.training.pairs import brightness, random_geometry, random_scan, white_noise_pair
 from ddf_tomo.training.recipe import Recipe, run_recipe, shipped_recipes
+from ddf_tomo.training.retrieving import Retrieving
 from ddf_tomo.training.schedule import Schedule
 from ddf_tomo.training.self_supervised import equivariance_loss, split_counts, split_views, stein_risk
 from ddf_tomo.training.statistics import training_statistics
@@ -16,13 +18,17 @@ from ddf_tomo.training.unrolling import Unrolling
 
 __all__ = [
     "FAMILIES",
+    "FRAME_FAMILIES",
+    "FRAME_SPLITS",
     "SHIFTS",
     "SPLITS",
     "Adapted",
     "CollapseError",
+    "Crop",
     "Deconvolving",
     "Denoising",
     "Recipe",
+    "Retrieving",
     "Schedule",
     "Trained",
     "Unrolling",
@@ -31,6 +37,7 @@ __all__ = [
     "brightness",
     "equivariance_loss",
     "order_errors",
+    "random_crop",
     "random_geometry",
     "random_sample",
     "random_scan",

@@ -50,7 +50,7 @@ def blur(along: Any, across: Any, angle: Any) -> Array:
 
 def bent(potential: Array, draw: Draw) -> Array:
     """Displacement that is the gradient of a potential, of random size and no steeper than rays may cross."""
-    u = np.stack(np.gradient(potential), -1)
+    u = np.stack([*np.gradient(potential)], -1)
     size, steepness = np.abs(u).max(), max(np.abs(each).max() for each in np.gradient(u, axis=(0, 1)))
     largest = min(LARGEST_SHIFT / max(size, 1e-12), STEEPEST / max(steepness, 1e-12))
     scaled: Array = u * largest * draw.random()

@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieving:
-    """Find maps and their errors in frames of random samples: a task for `train`.
+    """Find maps and their errors in frames of random samples: a task for `train`, of `ddf_tomo.retrieval.network`.
 
     Parameters
     ----------

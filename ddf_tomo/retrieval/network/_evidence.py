@@ -1,8 +1,8 @@
 """What frames tell of each pixel, as a quadratic: the input of the network, whatever the number of steps or counts.
 
-Around a start θ₀ the misfit of a pixel is ``½ θᵀ A θ − bᵀ θ`` in θ = (u_j, u_k, C_jj, C_jk, C_kk, ln T), in units of the
-noise. A and b are sums over steps and distances: the order of the steps cannot matter, one step or twenty are the same
-to the network, and A says how much is known. The start and its model are those of `ddf_tomo.retrieval.matching`.
+Around a start θ₀ the misfit of a pixel is ``½ θᵀ A θ − bᵀ θ`` in θ = (u_j, u_k, C_jj, C_jk, C_kk, ln T), in units of
+the noise. A and b are sums over steps and distances: the order of the steps cannot matter, one step or twenty are the
+same to the network, and A says how much is known. The start and its model are those of `ddf_tomo.retrieval.matching`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_CORRELATED, SMALLEST_PIVOT = 0.985, 1e-3
 
 
 class Evidence(NamedTuple):
-    """Quadratics of a view, and where they were taken.
+    """Quadratics of a view, and where they were taken; made by `evidence`.
 
     Attributes
     ----------
@@ -56,9 +56,25 @@ class Evidence(NamedTuple):
 
 
 def evidence(view: View, options: dict[str, Any], tick: Callable[[], object] = int) -> Evidence:
-    """The quadratics of a ``view``; differentiable in its frames, at a start that is not.
+    """The quadratics of a view; differentiable in its frames, at a start that is not.
 
-    ``options`` are those of `ddf_tomo.retrieval.matching`.
+    Parameters
+    ----------
+    view
+        Frames ``(distance, step, row, column)``, checked.
+    options
+        Those of `ddf_tomo.retrieval.matching`, checked.
+    tick
+        Called for each frame and iteration.
+
+    Examples
+    --------
+    >>> from ddf_tomo.retrieval.matching import METHOD
+    >>> mask = 1 + 0.2 * torch.rand(1, 2, 24, 32, generator=torch.Generator().manual_seed(0))
+    >>> view = View(0.8 * mask, mask, torch.ones(1, 1, 24, 32), torch.ones(1), 1000.0)
+    >>> found = evidence(view, METHOD.check(METHOD.options, (1, 2, 24, 32)))
+    >>> found.terms.shape, found.start.shape
+    (torch.Size([29, 12, 16]), torch.Size([6, 24, 32]))
     """
     with torch.no_grad():
         problem = _started(view, options, tick)
@@ -87,7 +103,8 @@ def _started(view: View, options: dict[str, Any], tick: Callable[[], object]) ->
     """A short fit by matching, from coarse to fine, in a window."""
     distances, steps, *shape = view.sample.shape
     coarser = None
-    frames = View(*(each.detach() for each in view[:4]), view.counts)
+    sample, reference, weights = (each.detach() for each in view[:3])
+    frames = view._replace(sample=sample, reference=reference, weights=weights)
     for level in range(matching.levels(options["largest_shift"], tuple(shape)), -1, -1):
         problem = matching._problem(frames, options, level)
         if coarser is not None:
@@ -123,9 +140,9 @@ def _score(view: View, problem: matching._Problem, options: dict[str, Any]) -> T
     sample, reference, alive, weights = matching.prepared(view, options["smoothing"])
     sample, reference, weights = (each.movedim(1, -1) for each in (sample, reference - 1, weights))
     present = problem.transmission, problem.theta
-    at = torch.ones_like(problem.transmission).nonzero(as_tuple=True)
+    row, column = torch.ones_like(problem.transmission).nonzero(as_tuple=True)
     given = sample, reference, alive, weights, problem.reach, problem.factor, problem.slope, problem.noise
-    found = of_pixels(*given, options["smoothing"] ** 2, at, *present)
+    found = of_pixels(*given, options["smoothing"] ** 2, (row, column), *present)
     return found.score[:, UNKNOWNS].T.unflatten(-1, problem.transmission.shape).to(view.sample)
 
 

@@ -1,7 +1,7 @@
 """Estimates of the unknowns in windows of growing size, each with its standard error: what the network weighs.
 
-At each of four resolutions, evidence is summed over two binomial windows (of about one pixel's width there), solved, and
-what the window left is fitted again (Tukey 1977's twicing), so that slopes and curvatures of the maps survive.
+At each of four resolutions, evidence is summed over two binomial windows (of about one pixel's width there), solved,
+and what the window left is fitted again (Tukey 1977's twicing), so that slopes and curvatures of the maps survive.
 """
 
 from __future__ import annotations
@@ -22,10 +22,22 @@ WIDTH = WINDOWS * PER_WINDOW + 1  # channels of a level
 
 
 def pyramid(terms: Tensor, start: Tensor) -> list[Tensor]:
-    """Levels ``(25, row, column)``, from fine to coarse, of evidence ``(29, row, column)`` and its start.
+    """Estimates in windows, ``(25, row, column)`` at each of four resolutions, from fine to coarse.
 
     Of each of the two windows the six estimates and the logarithms of their errors, then the logarithm of χ².
     Rows and columns are padded to multiples of eight, by nothing known.
+
+    Parameters
+    ----------
+    terms
+        Of `Evidence`, shape ``(29, row, column)``.
+    start
+        Its means ``coarse``, shape ``(6, row, column)``.
+
+    Examples
+    --------
+    >>> [tuple(level.shape) for level in pyramid(torch.zeros(29, 12, 16), torch.zeros(6, 12, 16))]
+    [(25, 16, 16), (25, 8, 8), (25, 4, 4), (25, 2, 2)]
     """
     rows, columns = terms.shape[-2:]
     side = SMALLEST // 2

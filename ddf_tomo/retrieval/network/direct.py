@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
@@ -37,12 +36,12 @@ class Block(Module):
 
 @architecture("retrieval-network")
 class DirectNetwork(Module):
-    """Maps of u, C and ln T with their errors from the estimates of `windowed` evidence; fully convolutional.
+    """Maps of u, C and ln T with their errors, from the estimates of `pyramid`; fully convolutional.
 
     An encoder goes from fine to coarse over the levels of the pyramid. On the way back each level moves what came from
     the coarser one towards its own windows' estimates by gates, and adds a correction in units of their errors. C is
-    made of three numbers of its Cholesky factor, two of them logarithms (Pinheiro & Bates 1996, Stat. Comput. 6, 289): it
-    is positive.
+    made of three numbers of its Cholesky factor, two of them logarithms (Pinheiro & Bates 1996, Stat. Comput. 6, 289):
+    it is positive.
 
     Parameters
     ----------
@@ -82,23 +81,21 @@ class DirectNetwork(Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Maps ``(example, 12, row, column)`` at the finest level: (u, C, ln T) and the logarithms of their errors."""
         down: list[Tensor] = []
-        features: Tensor | None = None
         for n, level in enumerate(levels):
             coarser = levels[n + 1] if n + 1 < len(levels) else None
             own = self.inward[n](_inputs(level, coarser))
-            if features is not None:
-                own = own + self.down[n - 1](avg_pool2d(features, 2))
-            features = self.encode[n](own)
-            down.append(features)
+            if n:
+                own = own + self.down[n - 1](avg_pool2d(down[-1], 2))
+            down.append(self.encode[n](own))
         theta, noise = _window(levels[-1], WINDOWS - 1)
+        features = down[-1]
         for n in reversed(range(len(levels))):
-            features = down[n]
             if n + 1 < len(levels):
                 theta, noise = finer(theta), finer(noise)
-                features = features + self.up[n](interpolate(above, scale_factor=2, mode="nearest"))
+                features = down[n] + self.up[n](interpolate(features, scale_factor=2, mode="nearest"))
             windows = [_window(levels[n], w) for w in range(WINDOWS)]
             innovations = [soft((value - theta) * (-log - NOISE).exp()) for value, log in windows]
-            features = above = self.decode[n](features + self.innovation[n](torch.cat(innovations, 1)))
+            features = self.decode[n](features + self.innovation[n](torch.cat(innovations, 1)))
             found = self.outward[n](features)
             gates = found[:, : QUANTITIES * WINDOWS].unflatten(1, (WINDOWS, QUANTITIES))
             # Before it has learned, a gate opens where the difference is more than noise (James & Stein 1961).
@@ -122,7 +119,7 @@ def _window(level: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def _inputs(level: Tensor, coarser: Tensor | None) -> Tensor:
-    """Channels of a level of the order of one, and how far its estimates differ from wider windows', in their errors."""
+    """Channels of a level of the order of one, and how far its estimates are from wider windows', in their errors."""
     (fine, error), (wide, wide_error) = (_window(level, window) for window in range(WINDOWS))
     widest = wide if coarser is None else finer(_window(coarser, 0)[0])
     differences = [soft((fine - wide) * (-error).exp()), soft((wide - widest) * (-wide_error).exp())]
@@ -141,7 +138,7 @@ def finer(images: Tensor) -> Tensor:
 
 
 def covariance_head(estimate: Tensor, log_error: Tensor, change: Tensor) -> Tensor:
-    """C ``(example, 3, row, column)`` = L Lᵀ with (ln L_jj, L_kj, ln L_kk) those of an estimate, changed in its errors."""
+    """C ``(example, 3, row, column)`` = L Lᵀ, (ln L_jj, L_kj, ln L_kk) those of an estimate, changed in its errors."""
     jj, jk, kk = positive(estimate).unbind(1)
     first = jj.sqrt()
     second, third = jk / first, (kk - jk.square() / jj).clamp(min=0.5 * LEAST_BLUR**2).sqrt()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ddf_tomo._checks import FileFormatError, message, number
+from ddf_tomo._checks import FileFormatError, message
 from ddf_tomo.retrieval import matching
 from ddf_tomo.retrieval._matching_fit import LEAST_TRANSMISSION
 from ddf_tomo.retrieval.maps import Maps
@@ -38,10 +38,10 @@ class _Network:
     * ``smoothing``, ``largest_shift``: of the start, as of `ddf_tomo.retrieval.matching`.
 
     The start and the linear model of the frames around it are those of matching; the network weighs what windows of
-    2 to 22 pixels say, and adds what it learned of maps. So u and C belong to no fixed window, C is positive, and errors
-    are those that were met on simulated samples held out from training. Give the gain: the network knows counts by it,
-    otherwise they are taken from the misfit. T is constant over some pixels for fewer than four frames, and of each
-    pixel for more. Differentiable.
+    2 to 22 pixels say, and adds what it learned of maps. So u and C belong to no fixed window, C is positive, and
+    errors are those that were met on simulated samples held out from training. Give the gain: the network knows counts
+    by it, otherwise they are taken from the misfit. T is constant over some pixels for fewer than four frames, and of
+    each pixel for more. Differentiable.
     """
 
     options: dict[str, Any]
