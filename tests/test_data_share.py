@@ -44,7 +44,7 @@ def test_smoothing_keeps_means_and_ends():
     rough = resolution(A, 1.0, smoothing=0, probes=1)
     np.testing.assert_allclose(rough[:4], 0.5, atol=1e-5)
     np.testing.assert_allclose(rough[4:], 0.9, atol=1e-5)
-    smooth = resolution(A, 1.0, probes=1)
+    smooth = resolution(A, 1.0, probes=1, smoothing=1.0)
     assert 0.5 <= smooth.min() < 0.53
     assert 0.87 < smooth.max() <= 0.9
 

@@ -214,7 +214,7 @@ def resolution(
     *,
     groups: Any = None,
     probes: int | None = None,
-    smoothing: float = 1.0,
+    smoothing: float = 2.0,
     iterations: int = 100,
     seed: int = 0,
 ) -> NDArray[np.float32]:
@@ -222,7 +222,7 @@ def resolution(
 
     Random probes of ±1 and conjugate gradients [Hutchinson 1990, Commun. Stat. Simul. Comput. 19, 433; the diagonal:
     Bekas et al. 2007, Appl. Numer. Math. 57, 1214], averaged over neighbours and over coefficients of a group: of ``n``
-    independent numbers the error is at most ``1/(2 √n)``, 0.04 for order 0 by default and less for others.
+    independent numbers the error is at most ``1/(2 √n)``, 0.02 for order 0 by default and less for others.
 
     Parameters
     ----------

@@ -29,7 +29,8 @@ def training_statistics(task: Any, volumes: int = VOLUMES) -> dict[str, list[flo
     Returns
     -------
     dict
-        ``[least, largest]`` by name; ``"noise"`` is that of the data relative to the largest signal.
+        ``[least, largest]`` by name; ``"noise"`` is that of the data relative to the largest signal,
+        where there were data.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def training_statistics(task: Any, volumes: int = VOLUMES) -> dict[str, list[flo
         for number, name, order in _turns(task, count)
     )
     found = ranges(volume_statistics(each.truth.cpu()) for each in drawn)
-    return found | {"noise": list(task.projection_noise)}
+    return found | ({"noise": list(task.projection_noise)} if getattr(task, "reconstructed", 1.0) else {})
 
 
 def _turns(task: VolumeTask, count: int) -> Any:

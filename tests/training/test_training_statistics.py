@@ -58,7 +58,7 @@ def test_outside_is_told_with_the_numbers():
 
 def test_cards_have_them_and_results_are_compared(tmp_path):
     pytest.importorskip("safetensors")
-    task = Denoising(shape=(8, 8, 8), orders=(2,), batch=2, reconstructed=0.0, validation_volumes=1)
+    task = Denoising(shape=(8, 8, 8), orders=(2,), batch=2, reconstructed=0.1, rounds=1, validation_volumes=1)
     recipe = Recipe(
         architecture="residual-unet", options={"widths": [2, 2, 2]}, task=task, schedule=Schedule(steps=3, average=0.0)
     )
