@@ -22,6 +22,7 @@ LATE["operators._block_kernel"] = LATE["priors._coupled_kernel"] = {"numba"}
 LATE["operators._slope_kernel"] = {"numba"}
 LATE["operators._filter_kernel"] = LATE["operators._gaussian_kernel"] = {"numba", "llvmlite"}
 LATE["retrieval._differential_frames"] = {"numba"}
+LATE["retrieval._lanes"] = {"numba", "llvmlite"}
 for part in ("errors", "kernel", "windows"):
     LATE[f"retrieval._matching_{part}"] = {"numba"}
 LATE["interop.mumott.projector"] = LATE["interop.mumott.learned"] = {"mumott"}

@@ -25,6 +25,7 @@ from ddf_tomo.retrieval._filters import FIRST, SECOND, gaussian_taps
 from ddf_tomo.retrieval.method import View
 
 ROWS = 16  # of a thread at least
+VECTOR = 8  # numbers
 KEPT = 1 << 19  # bytes: half of a usual second cache, for rows of window sums
 
 
@@ -36,8 +37,9 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     from ddf_tomo.retrieval import _differential_sums as products
 
     window_sigma, smoothing, background = options_of(options)
-    distances, steps, rows, columns = view.sample.shape
-    count, size = distances * steps, 5 + background
+    distances, steps, rows, seen = view.sample.shape
+    count, size, coarse = distances * steps, 5 + background, coarseness(window_sigma)
+    columns = -(-seen // (VECTOR * coarse)) * VECTOR * coarse  # whole vectors, also of every coarse-th pixel
     dtype: Any = np.float64 if view.sample.dtype == torch.float64 else np.float32
     smoother, window = _taps(smoothing, True, dtype), _taps(window_sigma, False, dtype)
     reach = view.reach.numpy().astype(dtype)[:, None, None]
@@ -56,45 +58,49 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     pattern, reference, noise, clean = (
         np.zeros((count, rows + 2 * frames.PAD, columns + 2 * frames.PAD), dtype) for _ in range(4)
     )
-    images = (each.reshape(count, rows, columns).numpy() for each in (view.sample, view.reference))
+    images = (_wider(each.numpy(), columns, "edge") for each in (view.sample, view.reference))
     mean, ratio = maps(distances), maps(distances)
-    opaque, half = dtype(OPAQUE), dtype(0.5)
-    given = view.weights.contiguous().numpy()
-    by_rows(frames.patterns, *images, given, smoother, opaque, pattern, reference, mean, ratio)
+    opaque, half, sixth = dtype(OPAQUE), dtype(0.5), dtype(background)
+    given = _wider(view.weights.numpy(), columns)
+    by_rows(frames.patterns, *images, given, smoother, opaque, pattern[None], reference[None], mean, ratio)
     bright = ratio > opaque
     transmission = np.where(bright, ratio, dtype(1))
-    used, informative = usable(view.weights, torch.from_numpy(bright), smoothing)
-    roots = used.sqrt().contiguous().numpy()
-    precision = np.where(informative.numpy(), transmission / ((1 + transmission) * mean), dtype(0))
+    counting, informative = usable(view.weights, torch.from_numpy(bright[..., :seen]), smoothing)
+    used = _wider(counting.numpy(), columns)
+    roots = np.concatenate([np.sqrt(used), np.zeros_like(used[:, :1])], 1)  # of one more step, which is nothing
+    known = _wider(informative.numpy(), columns)
+    precision = np.where(known, transmission / ((1 + transmission) * mean), dtype(0))
     flat = mean if background else np.zeros_like(mean)
 
-    frames.repeat_borders(pattern)
+    frames.repeat_borders(pattern, seen)
     unknowns, scale, valid = maps(frames.SIZE), maps(frames.SIZE), np.empty((rows, columns), bool)
     own = maps(distances, frames.OWN)
     sums = np.zeros((rows, -(-columns // frames.SEGMENT), frames.SECOND_MAPS, frames.SEGMENT), dtype)
     common = (pattern, reference, roots, flat, precision, taps, window)
     limits = np.array([UNINFORMATIVE, LEAST_CONTRAST**2, LEAST_PIVOT], dtype)
     by_rows(products.sum_products, *common, unknowns, noise, own, sums, False)
-    by_rows(solve.first_solution, sums, window, size, limits, scale, unknowns, valid)
+    by_rows(solve.first_solution, sums, window, sixth, limits, scale, unknowns, valid)
+    valid[:, seen:] = False
     passed()
 
     change = np.where(bright & valid, 1 + _change(own, unknowns), dtype(1)).clip(half, dtype(2))
     transmission = transmission * change
-    by_rows(frames.change_patterns, pattern, reference, change, half)
-    frames.repeat_borders(pattern)
+    by_rows(frames.change_patterns, pattern, reference, change)
+    frames.repeat_borders(pattern, seen)
     excess = half * (1 - transmission) / (1 + transmission)
     by_rows(products.sum_products, *common, unknowns, noise, own, sums, True)
-    frames.repeat_borders(noise)
+    frames.repeat_borders(noise, seen)
     by_rows(products.free_of_blur, noise, excess, unknowns, taps, clean)
-    by_rows(products.sum_noise, clean, roots, excess, precision, taps, window, dtype(0.25), sums)
-    coarse = coarseness(window_sigma)
+    clean[:, :, frames.PAD + seen :] = 0
+    by_rows(products.sum_noise, clean, roots, excess, precision, taps, window, sums)
     high, wide = -(-rows // coarse), -(-columns // coarse)
     inverse = np.empty((frames.PAIRS, high, wide), dtype)
-    by_rows(solve.second_solution, sums, window, size, limits, scale, unknowns, inverse, coarse, valid)
+    by_rows(solve.second_solution, sums, window, sixth, limits, scale, unknowns, inverse, coarse, valid)
+    valid[:, seen:] = False
     passed()
 
     change = _change(own, unknowns)
-    counted = (roots > 0).sum(1, dtype=dtype) * dtype(steps // roots.shape[1])
+    counted = (used > 0).sum(1, dtype=dtype) * dtype(steps // used.shape[1])
     frames_of_pixel = counted.sum(0)
     photons = counted * mean
     total = photons.sum(0)
@@ -114,24 +120,21 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     pairs = [(a, b) for a in range(frames.ALL) for b in range(a, frames.ALL)]
     for n, (a, b) in enumerate(pairs):
         scatter[n] = (scatter[n] - pulls[a] * pulls[b] / number) * scatter[-1]
-    by_rows(errors.window_means, scatter, window, coarse, means)
+    by_rows(errors.window_means, scatter, window, coarse, means[None])
     passed()
     whole = 1 + change + unknowns[5]
     upper = [n for n, (_, b) in enumerate(pairs) if b <= size]
-    return Fit(
-        *map(
-            torch.from_numpy,
-            (
-                np.where(bright, transmission * np.where(valid, whole, dtype(1)), ratio),
-                unknowns[:size],
-                means[upper] if len(upper) < frames.ALL_PAIRS else means[: frames.ALL_PAIRS],
-                misfit,
-                counted,
-                mean,
-                valid & bright.any(0) & (means[-1] > 0),
-            ),
-        )
-    )
+    transmission = np.where(bright, transmission * np.where(valid, whole, dtype(1)), ratio)
+    spread = means[upper] if len(upper) < frames.ALL_PAIRS else means[: frames.ALL_PAIRS]
+    valid &= bright.any(0) & (means[-1] > 0)
+    found = transmission, unknowns[:size], spread, misfit, counted, mean, valid
+    return Fit(*(torch.from_numpy(each[..., :seen]) for each in found))
+
+
+def _wider(images: NDArray[Any], columns: int, mode: Any = "constant") -> NDArray[Any]:
+    """With more columns, of zeros or like the last one; contiguous."""
+    more = columns - images.shape[-1]
+    return np.pad(images, [(0, 0)] * (images.ndim - 1) + [(0, more)], mode) if more else np.ascontiguousarray(images)
 
 
 def _change(own: NDArray[Any], unknowns: NDArray[Any]) -> NDArray[Any]:

@@ -10,152 +10,184 @@ from ddf_tomo.retrieval._differential_frames import (
     INVERSE,
     PAD,
     PAIRS,
-    ROOT,
-    ROWS,
     SEGMENT,
     SIZE,
     add_scaled,
-    ahead,
+    clear,
     compiled,
     filtered_along,
     filtered_down,
-    inlined,
-    scaled_copy,
+    place,
+    rounded,
+    scaled,
 )
-from ddf_tomo.retrieval._differential_solve import store_rows, times
-from ddf_tomo.retrieval._differential_sums import copy_rows, left_of, take_frame
+from ddf_tomo.retrieval._differential_solve import UPPER, times
+from ddf_tomo.retrieval._differential_sums import frame_of, slopes
+from ddf_tomo.retrieval._lanes import lanewise, least, where
 
+# What all frames share: shares of the pattern in the regressors, unknowns, flat regressor, weight, change of T.
+SHARES, SOLUTION, SHAPE, WEIGHT, OF_T, INVERSE_SQUARE = 0, SIZE, *range(2 * SIZE, 2 * SIZE + 4)
+PULLS, WORK = PAIRS + SIZE + 1, PAIRS + SIZE + 1 + ALL + ALL_PAIRS  # behind the inverse, shares, and photons
 LEVERAGE, TUG = 0, 1  # of one frame at a pixel of the coarse grid: before the window sum, and on the pixel's own T
 
 
+@lanewise
+def _collect(c, own, unknowns, change, precision, flat, d, r, first, here):
+    """What all frames share at a segment, to rows of ``here``: images that lie one after the other share few places
+    of a cache."""
+    shape = flat[d, r, first + c]
+    for a in range(SIZE):
+        here[SHARES + a, c] = own[d, a, r, first + c]
+        here[SOLUTION + a, c] = unknowns[a, r, first + c] * (shape if a == SIZE - 1 else 1)
+        own.ahead(d, a, r + 1, first + c)
+    here[SHAPE, c], here[WEIGHT, c] = shape, precision[d, r, first + c]
+    here[OF_T, c], here[INVERSE_SQUARE, c] = change[d, r, first + c], own[d, INVERSE, r, first + c]
+
+
+@lanewise
+def _scores(
+    c, pattern, reference, f, r, first, roots, d, step, taps, slope, here, misfit, counts, scores, weighted
+):  # fmt: skip
+    """Regressors without their share of the pattern, then weight and tug, and the regressors times the residual."""
+    p, regressors, left = frame_of(c, pattern, reference, f, r, first, taps, d, slope, 0)
+    root, weight = roots[d, step, r, first + c], here[WEIGHT, c]
+    roots.ahead(d, step, r + 1, first + c)
+    left -= here[OF_T, c] * p + here[SOLUTION + SIZE - 1, c]
+    for a, each in enumerate(regressors):
+        left -= here[SOLUTION + a, c] * each
+    lit = root * root
+    misfit[d, r, first + c] += where(root > 0, left * left, 0) * counts
+    for a, each in enumerate([*regressors, here[SHAPE, c]]):
+        score = each - here[SHARES + a, c] * p
+        scores[a, c], weighted[a, c] = score, score * (left * lit * weight)
+    scores[SIZE, c], scores[SIZE + 1, c] = lit * weight, lit * p * left * here[INVERSE_SQUARE, c]
+
+
+@lanewise
+def _halve(c, rows, n, halves, a, at):
+    """Entries ``2 c`` and ``2 c + 1`` of row n to two rows."""
+    halves[a, 0, at + c], halves[a, 1, at + c] = rows.halves(n, c)
+
+
+@lanewise
+def _thin_half(c, rows, n, thin):
+    thin[n, c], _ = rows.halves(n, c)
+
+
 @compiled
-def _split(row, unit, coarse, first, count, phases):
-    """Entry ``coarse · n + phase`` of a row times ``unit`` to place n of that phase."""
-    if coarse == 2:
-        even, odd = phases[0, first : first + count], phases[1, first : first + count]
-        for n in range(count):
-            even[n], odd[n] = row[2 * n] * unit[2 * n], row[2 * n + 1] * unit[2 * n + 1]
-    else:
-        for phase in range(coarse):
-            target = phases[phase, first : first + count]
+def _split(rows, coarse, at, count, phases, k):
+    """Entry ``coarse · n + phase`` of each row to place n of that phase."""
+    for a in range(SIZE):
+        if coarse == 2:
+            _halve(count, rows, a, phases[k], a, at)
+        else:
+            for phase in range(coarse):
+                for n in range(count):
+                    phases[k, a, phase, at + n] = rows[a, n * coarse + phase]
+
+
+@compiled
+def _thin(rows, coarse, count, thinned):
+    """Every ``coarse``-th entry of each row."""
+    for a in range(len(thinned)):
+        if coarse == 2:
+            _thin_half(count, rows, a, thinned)
+        else:
             for n in range(count):
-                target[n] = row[n * coarse + phase] * unit[n * coarse + phase]
+                thinned[a, n] = rows[a, n * coarse]
+
+
+@lanewise
+def _add_thinned(c, phases, a1, b1, a2, b2, a3, b3, t1, t2, t3, total, at):
+    near = t1 * (phases.flat[a1 + c] + phases.flat[b1 + c]) + t2 * (phases.flat[a2 + c] + phases.flat[b2 + c])
+    total.flat[at + c] += near + t3 * (phases.flat[a3 + c] + phases.flat[b3 + c])
 
 
 @compiled
-def _thin(row, coarse, thinned):
-    """Every ``coarse``-th entry."""
-    if coarse == 2:
-        for n in range(len(thinned)):
-            thinned[n] = row[2 * n]
-    else:
-        for n in range(len(thinned)):
-            thinned[n] = row[n * coarse]
+def _place(start, pitch, coarse, lag):
+    """Of what is ``lag`` columns on, among rows of one phase each."""
+    return start + lag % coarse * pitch + lag // coarse
 
 
 @compiled
-def _thinned_along(phases, margin, taps, total):
-    """Filter along a row given by its phases, whose first ``margin`` places lie before it; at phase 0 only."""
-    coarse, width = len(phases), len(total)
-    scaled_copy(phases[0, margin : margin + width], taps[0], total)
+def _thinned_along(phases, start, pitch, coarse, taps, total, at, width):
+    """Filter along a row given by its phases, whose first place is ``start``; at phase 0 only."""
+    scaled(width, phases, start, taps[0], total, at)
     for lag in range(1, len(taps), 3):
-        a1 = phases[-lag % coarse, margin - (lag + coarse - 1) // coarse :]
-        a2 = phases[(-lag - 1) % coarse, margin - (lag + coarse) // coarse :]
-        a3 = phases[(-lag - 2) % coarse, margin - (lag + coarse + 1) // coarse :]
-        b1 = phases[lag % coarse, margin + lag // coarse :]
-        b2 = phases[(lag + 1) % coarse, margin + (lag + 1) // coarse :]
-        b3 = phases[(lag + 2) % coarse, margin + (lag + 2) // coarse :]
-        t1, t2, t3 = taps[lag], taps[lag + 1], taps[lag + 2]
-        for n in range(width):
-            total[n] += t1 * (a1[n] + b1[n]) + t2 * (a2[n] + b2[n]) + t3 * (a3[n] + b3[n])
+        a1, a2 = _place(start, pitch, coarse, -lag), _place(start, pitch, coarse, -lag - 1)
+        b1, b2 = _place(start, pitch, coarse, lag), _place(start, pitch, coarse, lag + 1)
+        a3, b3 = _place(start, pitch, coarse, -lag - 2), _place(start, pitch, coarse, lag + 2)
+        _add_thinned(width, phases, a1, b1, a2, b2, a3, b3, taps[lag], taps[lag + 1], taps[lag + 2], total, at)
 
 
-@inlined
-def _scores(z, u, share, change, weight, shape, left, unit, width):
-    """Regressors in ``z`` without their share of the pattern; the residual ``left``, and weighted as ``unit``."""
-    left_of(z, u, change, left, width)
-    for c in range(width):
-        p = z[0, c]
-        unit[c] = left[c] * z[ROOT, c] * z[ROOT, c] * weight[c]
-        z[1, c] -= share[0, c] * p
-        z[2, c] -= share[1, c] * p
-        z[3, c] -= share[2, c] * p
-        z[4, c] -= share[3, c] * p
-        z[5, c] -= share[4, c] * p
-        z[6, c] = shape[c] - share[5, c] * p
-
-
-@compiled
-def _leverage_and_tug(z, left, weight, inverse_square, matrix, coarse, density, count, leverage, tug):
+@lanewise
+def _leverage_and_tug(c, thin, inverse, row, first, density, short, k, at, few, place_of_row):
     """Of every ``coarse``-th pixel: what a frame carries of its window's information, and its pull on the pixel's T."""
-    dtype = z.dtype
-    thin, lifted = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
+    scores = [thin[a, c] for a in range(SIZE)]
+    lifted = times({(a, b): inverse[place(a, b, SIZE), row, first + c] for a, b in UPPER}, scores)
+    carried = sum((one * other for one, other in zip(scores[1:], lifted[1:], strict=True)), scores[0] * lifted[0])
+    short[k, at + first + c] = carried * thin[SIZE, c] * density
+    few[k, TUG, place_of_row, first + c] = thin[SIZE + 1, c]
+
+
+@lanewise
+def _open(c, inverse, share, part, d, row, mean, squares, work):
+    """What all frames share at a row of the coarse grid, and their sums, to rows of ``work``."""
+    for n in range(PAIRS):
+        work[n, c] = inverse[n, row, c]
     for a in range(SIZE):
-        _thin(z[a + 1], coarse, thin[a, :count])
-    times(matrix, thin, lifted, count)
-    for n in range(count):
-        leverage[n] = 0
-    for a in range(SIZE):
-        for n in range(count):
-            leverage[n] += thin[a, n] * lifted[a, n]
-    for n in range(count):
-        c = n * coarse
-        w = z[ROOT, c] * z[ROOT, c]
-        leverage[n] *= w * weight[c] * density
-        tug[n] = w * z[0, c] * left[c] * inverse_square[c]
+        work[PAIRS + a, c] = share[a, row, c]
+    work[PAIRS + SIZE, c] = part[d, row, c]
+    for a in range(ALL):
+        work[PULLS + a, c] = mean[a, row, c]
+    for n in range(ALL_PAIRS):
+        work[PULLS + ALL + n, c] = squares[n, row, c]
+
+
+@lanewise
+def _close(c, work, row, mean, squares):
+    for a in range(ALL):
+        mean[a, row, c] = work[PULLS + a, c]
+    for n in range(ALL_PAIRS):
+        squares[n, row, c] = work[PULLS + ALL + n, c]
+
+
+@lanewise
+def _add_pull(c, summed, leverages, few, k, n, here, most_leverage, work):
+    """Add what a frame does to (ln T, unknowns) to the sums; ``summed``: scores over the window, its own from n on."""
+    free = 1 / (1 - least(leverages[k, c], most_leverage))
+    inverse = {(a, b): work[place(a, b, SIZE), c] for a, b in UPPER}
+    pull = [each * free for each in times(inverse, [summed[n + a, c] for a in range(SIZE)])]
+    first = pull[-1] + work[PAIRS + SIZE, c] * few[k, TUG, here, c]
+    for a, each in enumerate(pull):
+        first -= work[PAIRS + a, c] * each
+    pull, n = [first, *pull], PULLS + ALL
+    for a in range(ALL):
+        work[PULLS + a, c] += pull[a]
+        for b in range(a, ALL):
+            work[n, c] += pull[a] * pull[b]
+            n += 1
 
 
 @compiled
-def _add_pulls(ring, few, r, last, row, window, near, inverse, share, part, most_leverage, mean, squares):
-    """Add what frames do to (ln T, unknowns) at a row of the coarse grid to sums over the frames.
+def _add_pulls(
+    ring, few, count, r, last, row, window, near, inverse, share, part, d, most_leverage, summed, leverages, work,
+    mean, squares,
+):  # fmt: skip
+    """Add what ``count`` frames do to (ln T, unknowns) at a row of the coarse grid to sums over the frames.
 
-    ``ring`` (frame, row, `SIZE`, column), ``few``: scores, and leverage with pulls on T, of the latest rows; ``share``,
-    ``part``: of the pattern in the regressors, of this distance in the photons.
+    ``ring`` (frame, row, `SIZE`, column), ``few``: scores, and leverage with pulls on T, of the latest rows.
     """
-    columns = part.shape[1]
-    dtype = ring.dtype
-    one = dtype.type(1)
-    matrix, shares = np.empty((PAIRS, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    scores, influence = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    pull, total = np.empty((ALL, SEGMENT), dtype), np.empty((ALL, SEGMENT), dtype)
-    products, free = np.empty((ALL_PAIRS, SEGMENT), dtype), np.empty(SEGMENT, dtype)
-    summed, leverages = np.empty((len(ring), SIZE, columns), dtype), np.empty((len(ring), columns), dtype)
-    for k in range(len(ring)):
-        rows, all_six = ring[k].reshape(ring[k].size), summed[k].reshape(SIZE * columns)
-        filtered_down(rows, 0, SIZE * columns, ring.shape[1], r, last, window, False, all_six)
-        rows, high = few[k, LEVERAGE].reshape(few[k, LEVERAGE].size), inverse.shape[1]
-        filtered_down(rows, 0, columns, few.shape[2], row, high - 1, near, False, leverages[k])
-    for first in range(0, columns, SEGMENT):
-        width = min(SEGMENT, columns - first)
-        photons = part[row, first : first + width]
-        copy_rows(inverse, row, first, width, matrix)
-        copy_rows(share, row, first, width, shares)
-        copy_rows(mean, row, first, width, total)
-        copy_rows(squares, row, first, width, products)
-        for k in range(len(ring)):
-            for a in range(SIZE):
-                scaled_copy(summed[k, a, first:], one, scores[a, :width])
-            tug, leverage = few[k, TUG, row % few.shape[2], first : first + width], leverages[k, first : first + width]
-            times(matrix, scores, influence, width)
-            for c in range(width):
-                free[c] = one / (one - min(leverage[c], most_leverage))
-                pull[0, c] = photons[c] * tug[c]
-            for a in range(SIZE):
-                for c in range(width):
-                    pull[a + 1, c] = influence[a, c] * free[c]
-                    pull[0, c] -= shares[a, c] * pull[a + 1, c]
-            for c in range(width):
-                pull[0, c] += pull[SIZE, c]
-            n = 0
-            for a in range(ALL):
-                for c in range(width):
-                    total[a, c] += pull[a, c]
-                for b in range(a, ALL):
-                    for c in range(width):
-                        products[n, c] += pull[a, c] * pull[b, c]
-                    n += 1
-        store_rows(total, row, first, width, mean)
-        store_rows(products, row, first, width, squares)
+    _, depth, _, columns = ring.shape
+    here = row % few.shape[2]
+    _open(columns, inverse, share, part, d, row, mean, squares, work)
+    for k in range(count):
+        pitch = SIZE * columns
+        filtered_down(ring, k * depth * pitch, pitch, depth, r, last, window, False, summed, k * pitch, pitch)
+        start, high = (2 * k + LEVERAGE) * few.shape[2] * columns, inverse.shape[1]
+        filtered_down(few, start, columns, few.shape[2], row, high - 1, near, False, leverages, k * columns, columns)
+        _add_pull(columns, summed, leverages, few, k, k * SIZE, here, most_leverage, work)
+    _close(columns, work, row, mean, squares)
 
 
 @compiled
@@ -173,90 +205,95 @@ def scatter_of_pulls(
     distances, rows, columns = precision.shape
     steps = len(pattern) // distances
     dtype = pattern.dtype
-    one = dtype.type(1)
+    one, nothing = dtype.type(1), dtype.type(0)
     reach, margin, across = len(window) - 1, (len(window) - 1) // coarse + 1, photons.shape[2]
-    least, most = max(start * coarse - reach, 0), min((stop - 1) * coarse + reach + 1, rows)
-    last = min(stop * coarse, rows)
-    ring = np.zeros((group, 2 * reach + 1, SIZE, across), dtype)
-    few = np.zeros((group, 2, 2 * len(near), across), dtype)
-    phases = np.zeros((group, SIZE, coarse, across + 2 * margin), dtype)
-    short = np.zeros((group, across + 2 * len(near) - 2), dtype)
-    z, slope = np.zeros((ROWS, SEGMENT), dtype), np.empty(SEGMENT + 2 * PAD, dtype)
-    left, unit, between = np.zeros(SEGMENT, dtype), np.zeros(SEGMENT, dtype), np.empty(SEGMENT, dtype)
-    shares, u = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype)
-    matrix = np.empty((PAIRS, SEGMENT), dtype)
+    least_row, most = max(start * coarse - reach, 0), min((stop - 1) * coarse + reach + 1, rows)
+    last, before = min(stop * coarse, rows), len(near) - 1
+    ring = np.empty((group, 2 * reach + 1, SIZE, across), dtype)
+    few = np.empty((group, 2, 2 * len(near), across), dtype)
+    phases = np.empty((group, SIZE, coarse, rounded(across + 2 * margin)), dtype)
+    short = np.empty((group, rounded(across + 2 * before)), dtype)
+    slope, scores = np.empty((1, SEGMENT + 2 * PAD), dtype), np.empty((SIZE + 2, SEGMENT), dtype)
+    weighted, thin = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE + 2, SEGMENT), dtype)
+    summed, leverages = np.empty((group * SIZE, across), dtype), np.empty((group, across), dtype)
+    work, shared = np.empty((WORK, across), dtype), np.empty((INVERSE_SQUARE + 1, SEGMENT), dtype)
+    clear(ring.size, ring)
+    clear(few.size, few)
+    clear(phases.size, phases)
+    clear(short.size, short)
     for d in range(distances):
         for f in range(d * steps, (d + 1) * steps, group):
             count, row = min(group, (d + 1) * steps - f), start
-            for r in range(least, most):
-                on_grid, mine, place = r % coarse == 0, start * coarse <= r < last, (r // coarse) % few.shape[2]
+            for r in range(least_row, most):
+                on_grid, mine, here = r % coarse == 0, start * coarse <= r < last, (r // coarse) % few.shape[2]
                 for first in range(0, columns, SEGMENT):
                     width = min(SEGMENT, columns - first)
-                    n, thin = (width + coarse - 1) // coarse, first // coarse
-                    weight, shape = precision[d, r, first : first + width], flat[d, r, first : first + width]
-                    for row_ahead in (precision[d], flat[d], change[d], own[d, INVERSE], misfit[d]):
-                        ahead(row_ahead, r + 1, first, width)
-                    copy_rows(own[d, :SIZE], r, first, width, shares)
-                    copy_rows(unknowns, r, first, width, u)
-                    scaled_copy(change[d, r, first:], one, between[:width])
-                    for c in range(width):
-                        u[SIZE - 1, c] *= shape[c]
-                    if on_grid:
-                        copy_rows(inverse, r // coarse, thin, n, matrix)
-                    for c in range(width, SEGMENT):
-                        unit[c] = 0
+                    n, thin_first = width // coarse, first // coarse
+                    _collect(width, own, unknowns, change, precision, flat, d, r, first, shared)
                     for k in range(count):
-                        root = roots[d, (f + k - d * steps) % roots.shape[1]]
-                        take_frame(pattern[f + k], reference[f + k], root, r, first, width, taps[d], slope, z)
-                        _scores(z, u, shares, between, weight, shape, left, unit, width)
-                        if mine:
-                            squared = misfit[d, r, first : first + width]
-                            for c in range(width):
-                                squared[c] += left[c] * left[c] if z[ROOT, c] > 0 else one - one
+                        step = (f + k - d * steps) % (roots.shape[1] - 1)
+                        slopes(width + 2 * PAD, pattern, f + k, r, first, taps, d, slope, 0)
+                        _scores(
+                            width, pattern, reference, f + k, r, first, roots, d, step, taps, slope, shared, misfit,
+                            one if mine else nothing, scores, weighted,
+                        )  # fmt: skip
                         if on_grid:
+                            _thin(scores, coarse, n, thin)
                             _leverage_and_tug(
-                                z, left, weight, own[d, INVERSE, r, first:], matrix, coarse, density, n,
-                                short[k, len(near) - 1 + thin : len(near) - 1 + thin + n],
-                                few[k, TUG, place, thin : thin + n],
-                            )  # fmt: skip
-                        for a in range(SIZE):
-                            _split(z[a + 1], unit, coarse, margin + thin, n, phases[k, a])
+                                n, thin, inverse, r // coarse, thin_first, density, short, k, before, few, here
+                            )
+                        _split(weighted, coarse, margin + thin_first, n, phases, k)
+                pitch = phases.shape[3]
                 for k in range(count):
                     for a in range(SIZE):
-                        _thinned_along(phases[k, a], margin, window, ring[k, r % ring.shape[1], a])
+                        begin = (k * SIZE + a) * coarse * pitch + margin
+                        at = (k * ring.shape[1] + r % ring.shape[1]) * SIZE
+                        _thinned_along(phases, begin, pitch, coarse, window, ring, (at + a) * across, across)
                     if on_grid:
-                        filtered_along(short[k], near, few[k, LEVERAGE, place])
+                        at = ((2 * k + LEVERAGE) * few.shape[2] + here) * across
+                        filtered_along(short, k * short.shape[1] + before, near, few, at, across)
                 while row < stop and min(row * coarse + reach, rows - 1) <= r:
                     _add_pulls(
-                        ring[:count], few[:count], row * coarse, rows - 1, row, window, near, inverse, share,
-                        photons[d], most_leverage, mean, squares,
+                        ring, few, count, row * coarse, rows - 1, row, window, near, inverse, share, photons, d,
+                        most_leverage, summed, leverages, work, mean, squares,
                     )  # fmt: skip
                     row += 1
 
 
+@lanewise
+def _divide_known(c, means, n, r, known):
+    """By the map of what is known, whose reciprocal comes last; row r of map n."""
+    means[0, n, r, c] *= known[c]
+
+
+@lanewise
+def _known(c, means, n, r, known):
+    found = means[0, n, r, c]
+    known[c] = where(found > 0, 1 / where(found > 0, found, 1), 0)
+
+
 @compiled
 def window_means(scatter, window, coarse, means, start, stop):
-    """Means, over the window at every pixel, of what is known on a coarse grid where its last map is one."""
+    """Means, over the window at every pixel, of what is known on a coarse grid where its last map is one.
+
+    They have an axis of length 1 in front.
+    """
     count, high, wide = scatter.shape
-    columns = means.shape[2]
-    dtype = means.dtype
-    one = dtype.type(1)
+    rows, columns = means.shape[2:]
     reach = len(window) - 1
-    line, row_sum, known = np.zeros(columns + 2 * reach, dtype), np.empty(wide, dtype), np.empty(columns, dtype)
+    line, row_sum = np.empty((1, rounded(columns + 2 * reach)), scatter.dtype), np.empty(wide, scatter.dtype)
+    clear(line.size, line)
+    known = np.empty(columns, scatter.dtype)
     for r in range(start, stop):
         low, top = max(-(-(r - reach) // coarse), 0), min((r + reach) // coarse, high - 1)
         for n in range(count - 1, -1, -1):
-            for c in range(wide):
-                row_sum[c] = 0
+            clear(wide, row_sum)
             for row in range(low, top + 1):
-                add_scaled(scatter[n, row], window[abs(row * coarse - r)], row_sum)
+                add_scaled(wide, scatter, (n * high + row) * wide, window[abs(row * coarse - r)], row_sum, 0)
             for c in range(wide):
-                line[reach + c * coarse] = row_sum[c]
-            target = means[n, r]
-            filtered_along(line, window, target)
+                line[0, reach + c * coarse] = row_sum[c]
+            filtered_along(line, reach, window, means, (n * rows + r) * columns, columns)
             if n == count - 1:
-                for c in range(columns):
-                    known[c] = one / target[c] if target[c] > 0 else one - one
+                _known(columns, means, n, r, known)
             else:
-                for c in range(columns):
-                    target[c] *= known[c]
+                _divide_known(columns, means, n, r, known)

@@ -14,220 +14,153 @@ from ddf_tomo.retrieval._differential_frames import (
     SEGMENT,
     SIZE,
     SQUARES,
-    ahead,
+    ask,
     compiled,
     filtered_down,
+    place,
 )
-from ddf_tomo.retrieval._differential_sums import copy_rows, place
+from ddf_tomo.retrieval._lanes import lanewise, least, root, where
+
+UPPER = tuple((a, b) for a in range(SIZE) for b in range(a, SIZE))
 
 
-@compiled
-def _gather(maps, window, r, first, found):
-    """Sums across the window's rows; what lies outside the image counts as zero."""
-    rows, segments, count, _ = maps.shape
-    pitch, start = segments * count * SEGMENT, first // SEGMENT * count * SEGMENT
-    if r + len(window) < rows:
-        ahead(maps.reshape(rows, pitch), r + len(window), start, found.size)
-    filtered_down(maps.reshape(rows * pitch), start, pitch, rows, r, rows - 1, window, False, found.reshape(found.size))
-
-
-@compiled
-def _factor(m, lowest, width, one):
-    """Upper triangle of A into U, A = UᵀU, with the inverse of its diagonal; ``lowest`` pivots: positive if A is."""
+def _factor(m):
+    """Upper triangle U, A = UᵀU, with the inverse of its diagonal, and the lowest pivot: positive if A is."""
+    m, lowest = dict(m), None
     for k in range(SIZE):
-        kk = place(k, k, SIZE)
-        for c in range(width):
-            lowest[c] = min(lowest[c], m[kk, c])
-            pivot = m[kk, c] if m[kk, c] > 0 else one
-            m[kk, c] = one / np.sqrt(pivot)
+        pivot = m[k, k]
+        lowest = pivot if lowest is None else least(pivot, lowest)
+        m[k, k] = 1 / root(where(pivot > 0, pivot, 1))
         for b in range(k + 1, SIZE):
-            for c in range(width):
-                m[kk + b - k, c] *= m[kk, c]
+            m[k, b] *= m[k, k]
         for a in range(k + 1, SIZE):
             for b in range(a, SIZE):
-                n = place(a, b, SIZE)
-                for c in range(width):
-                    m[n, c] -= m[kk + a - k, c] * m[kk + b - k, c]
+                m[a, b] -= m[k, a] * m[k, b]
+    return m, lowest
 
 
-@compiled
-def _invert(m, v, width):
-    """U with inverted diagonal into the upper triangle of A⁻¹ = U⁻¹ U⁻ᵀ; ``v`` is scratch for U⁻¹."""
+def _solution(u, right):
+    """x of UᵀU x = right."""
+    x = list(right)
+    for a in range(SIZE):
+        for k in range(a):
+            x[a] -= u[k, a] * x[k]
+        x[a] *= u[a, a]
+    for a in reversed(range(SIZE)):
+        for k in range(a + 1, SIZE):
+            x[a] -= u[a, k] * x[k]
+        x[a] *= u[a, a]
+    return x
+
+
+def _inverse(u):
+    """Upper triangle of A⁻¹ = U⁻¹ U⁻ᵀ."""
+    v = {}
     for b in range(SIZE):
-        bb = place(b, b, SIZE)
-        for c in range(width):
-            v[bb, c] = m[bb, c]
-        for a in range(b - 1, -1, -1):
-            n, aa = place(a, b, SIZE), place(a, a, SIZE)
-            for c in range(width):
-                v[n, c] = 0
-            for k in range(a + 1, b + 1):
-                for c in range(width):
-                    v[n, c] -= m[aa + k - a, c] * v[place(k, b, SIZE), c]
-            for c in range(width):
-                v[n, c] *= m[aa, c]
-    for a in range(SIZE):
-        for b in range(a, SIZE):
-            n = place(a, b, SIZE)
-            for c in range(width):
-                m[n, c] = 0
-            for k in range(b, SIZE):
-                for c in range(width):
-                    m[n, c] += v[place(a, k, SIZE), c] * v[place(b, k, SIZE), c]
+        v[b, b] = u[b, b]
+        for a in reversed(range(b)):
+            v[a, b] = -u[a, a] * sum((u[a, k] * v[k, b] for k in range(a + 2, b + 1)), u[a, a + 1] * v[a + 1, b])
+    return {(a, b): sum((v[a, k] * v[b, k] for k in range(b + 1, SIZE)), v[a, b] * v[b, b]) for a, b in UPPER}
 
 
-@compiled
-def _scaled(m, scale, use, size, width, scaled):
-    """Matrices with a diagonal near 1; the identity where they are not to be used, and beyond ``size``."""
-    one = m.dtype.type(1)
-    n = 0
-    for a in range(SIZE):
-        for b in range(a, SIZE):
-            diagonal = one if a == b else one - one
-            for c in range(width):
-                value = m[n, c] * scale[a, c] * scale[b, c]
-                scaled[n, c] = value if use[c] > 0 and b < size else diagonal
-            n += 1
-
-
-@compiled
-def times(inverse, vector, total, width):
+def times(m, vector):
     """A symmetric matrix, by its upper triangle, times a vector."""
-    for a in range(SIZE):
-        m = inverse[place(0, a, SIZE)]
-        n = inverse[place(min(1, a), max(1, a), SIZE)]
-        o = inverse[place(min(2, a), max(2, a), SIZE)]
-        p = inverse[place(min(3, a), max(3, a), SIZE)]
-        q = inverse[place(min(4, a), max(4, a), SIZE)]
-        s = inverse[place(a, 5, SIZE)]
-        for c in range(width):
-            near = m[c] * vector[0, c] + n[c] * vector[1, c] + o[c] * vector[2, c]
-            total[a, c] = near + p[c] * vector[3, c] + q[c] * vector[4, c] + s[c] * vector[5, c]
+    rows = [[m[min(a, b), max(a, b)] * vector[b] for b in range(SIZE)] for a in range(SIZE)]
+    return [sum(row[1:], row[0]) for row in rows]
+
+
+def _used(use, sixth):
+    return [use] * (SIZE - 1) + [use & (sixth > 0)]
+
+
+def _scaled(m, scale, used):
+    """Matrices with a diagonal near 1; the identity where they are not to be used."""
+    return {(a, b): where(used[b], m[a, b] * scale[a] * scale[b], float(a == b)) for a, b in UPPER}
 
 
 @compiled
-def _solve(m, right, scale, use, size, found, width):
-    """``found`` = scaled inverse times right side, zero where it is not to be used and beyond ``size``."""
-    for a in range(SIZE):
-        for c in range(width):
-            right[a, c] *= scale[a, c]
-    times(m, right, found, width)
-    for a in range(SIZE):
-        for c in range(width):
-            value = found[a, c] * scale[a, c]
-            found[a, c] = value if use[c] > 0 and a < size else value - value
+def _gather(maps, count, window, r, first, found):
+    """Sums of ``count`` maps across the window's rows; what lies outside the image counts as zero."""
+    rows, segments, deep, _ = maps.shape
+    pitch, start, size = segments * deep * SEGMENT, first // SEGMENT * deep * SEGMENT, count * SEGMENT
+    ask(size, maps, start + (r + len(window)) * pitch)
+    filtered_down(maps, start, pitch, rows, r, rows - 1, window, False, found, 0, size)
 
 
 @compiled
-def store_rows(source, r, first, width, target):
-    """The rows of ``source`` to row r of each image of ``target``."""
-    for a in range(len(target)):
-        row = target[a, r, first : first + width]
-        for c in range(width):
-            row[c] = source[a, c]
-
-
-@compiled
-def first_solution(maps, window, size, limits, scales, unknowns, valid, start, stop):
+def first_solution(maps, window, sixth, limits, scales, unknowns, valid, start, stop):
     """Unknowns, the scales of their matrices, and where there is information.
 
-    ``limits``: least share of the squares that differs, squared contrast, pivot.
+    ``limits``: least share of the squares that differs, squared contrast, pivot. The last unknown where ``sixth`` is 1.
     """
     columns = unknowns.shape[2]
-    dtype = maps.dtype
-    one = dtype.type(1)
-    all_maps, m, v = (
-        np.empty((FIRST_MAPS, SEGMENT), dtype),
-        np.empty((PAIRS, SEGMENT), dtype),
-        np.empty((PAIRS, SEGMENT), dtype),
-    )
-    scale, found, use = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
-    lowest = np.empty(SEGMENT, dtype)
+    found = np.empty((FIRST_MAPS, SEGMENT), maps.dtype)
     for first in range(0, columns, SEGMENT):
-        width = min(SEGMENT, columns - first)
         for r in range(start, stop):
-            _gather(maps, window, r, first, all_maps)
-            for c in range(width):
-                enough = all_maps[CONTRASTS, c] > limits[1] * all_maps[CONTRASTS + 1, c]
-                use[c] = one if enough else one - one
-            for a in range(size):
-                n = place(a, a, SIZE)
-                for c in range(width):
-                    kept, there = all_maps[n, c], all_maps[SQUARES + a, c]
-                    enough = min(kept - limits[0] * there, there)
-                    use[c] = use[c] if enough > 0 else one - one
-            for a in range(SIZE):
-                n = place(a, a, SIZE)
-                for c in range(width):
-                    kept = all_maps[n, c] if use[c] > 0 and a < size else one
-                    scale[a, c] = one / np.sqrt(kept)
-            _scaled(all_maps, scale, use, size, width, m)
-            for c in range(width):
-                lowest[c] = one
-            _factor(m, lowest, width, one)
-            _invert(m, v, width)
-            for c in range(width):
-                use[c] = min(use[c], lowest[c] - limits[2])
-            _solve(m, all_maps[RIGHT:SQUARES], scale, use, size, found, width)
-            store_rows(scale, r, first, width, scales)
-            store_rows(found, r, first, width, unknowns)
-            is_valid = valid[r, first : first + width]
-            for c in range(width):
-                is_valid[c] = use[c] > 0
+            _gather(maps, FIRST_MAPS, window, r, first, found)
+            _solve(min(SEGMENT, columns - first), found, sixth, limits, r, first, scales, unknowns, valid)
+
+
+@lanewise
+def _solve(c, maps, sixth, limits, r, first, scales, unknowns, valid):
+    m = {(a, b): maps[place(a, b, SIZE), c] for a, b in UPPER}
+    use = maps[CONTRASTS, c] > limits[1] * maps[CONTRASTS + 1, c]
+    for a in range(SIZE):
+        there = maps[SQUARES + a, c]
+        enough = least(m[a, a] - limits[0] * there, there)
+        use = use & ((enough if a < SIZE - 1 else where(sixth > 0, enough, 1)) > 0)
+    used = _used(use, sixth)
+    scale = [1 / root(where(each, m[a, a], 1)) for a, each in enumerate(used)]
+    u, lowest = _factor(_scaled(m, scale, used))
+    is_valid = use & (lowest > limits[2])
+    found = _solution(u, [maps[RIGHT + a, c] * scale[a] for a in range(SIZE)])
+    for a in range(SIZE):
+        scales[a, r, first + c] = scale[a]
+        unknowns[a, r, first + c] = where(is_valid & used[a], found[a] * scale[a], 0)
+    valid[r, first + c] = is_valid
 
 
 @compiled
-def second_solution(maps, window, size, limits, scales, unknowns, inverse, coarse, valid, start, stop):
+def second_solution(maps, window, sixth, limits, scales, unknowns, inverse, coarse, valid, start, stop):
     """Unknowns and, on the coarse grid, the inverses of their matrices, the share of noise taken off."""
     columns = unknowns.shape[2]
-    dtype = maps.dtype
-    one = dtype.type(1)
-    all_maps, m, v = (
-        np.empty((SECOND_MAPS, SEGMENT), dtype),
-        np.empty((PAIRS, SEGMENT), dtype),
-        np.empty((PAIRS, SEGMENT), dtype),
-    )
-    scale, found, use = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
-    lowest = np.empty(SEGMENT, dtype)
+    found, m = np.empty((SECOND_MAPS, SEGMENT), maps.dtype), np.empty((PAIRS, SEGMENT), maps.dtype)
     for first in range(0, columns, SEGMENT):
         width = min(SEGMENT, columns - first)
         for r in range(start, stop):
-            _gather(maps, window, r, first, all_maps)
-            copy_rows(scales, r, first, width, scale)
-            is_valid = valid[r, first : first + width]
-            for c in range(width):
-                use[c] = one if is_valid[c] else one - one
-            for c in range(width):
-                lowest[c] = one
-            _take_off(all_maps, one + one, width)
-            _scaled(all_maps, scale, use, size, width, m)
-            _factor(m, lowest, width, one)
-            _take_off(all_maps, -one, width)
-            for c in range(width):
-                use[c] = min(use[c], lowest[c] - limits[2])
-            _scaled(all_maps, scale, use, size, width, m)
-            _factor(m, lowest, width, one)  # with less taken off it cannot fail where it did not before
-            _invert(m, v, width)
-            _solve(m, all_maps[RIGHT:NOISE], scale, use, size, found, width)
+            _gather(maps, SECOND_MAPS, window, r, first, found)
             if r % coarse == 0:
-                n = 0
-                for a in range(SIZE):
-                    for b in range(a, SIZE):
-                        row = inverse[n, r // coarse, first // coarse :]
-                        for c in range(0, width, coarse):
-                            row[c // coarse] = m[n, c] * scale[a, c] * scale[b, c]
-                        n += 1
-            store_rows(found, r, first, width, unknowns)
-            for c in range(width):
-                is_valid[c] = use[c] > 0
+                _solve_again_inverse(width, found, sixth, limits, r, first, scales, unknowns, valid, m)
+                for n in range(PAIRS):
+                    for c in range(0, width, coarse):
+                        inverse[n, r // coarse, (first + c) // coarse] = m[n, c]
+            else:
+                _solve_again(width, found, sixth, limits, r, first, scales, unknowns, valid, m)
 
 
-@compiled
-def _take_off(maps, share, width):
-    """Take a share of the noise off the normal matrices."""
-    n = NOISE
-    for a in range(5):
-        for b in range(a, 5):
-            for c in range(width):
-                maps[place(a, b, SIZE), c] -= share * maps[n, c]
-            n += 1
+def _solving_again(with_inverse):
+    def body(c, maps, sixth, limits, r, first, scales, unknowns, valid, inverse):
+        m, n = {(a, b): maps[place(a, b, SIZE), c] for a, b in UPPER}, NOISE
+        once, twice = dict(m), dict(m)  # the noise taken off
+        for a in range(SIZE - 1):
+            for b in range(a, SIZE - 1):
+                noise = maps[n, c]
+                once[a, b], twice[a, b] = m[a, b] - noise, m[a, b] - (noise + noise)
+                n += 1
+        scale, use = [scales[a, r, first + c] for a in range(SIZE)], valid[r, first + c]
+        _, lowest = _factor(_scaled(twice, scale, _used(use, sixth)))
+        is_valid = use & (lowest > limits[2])
+        used = _used(is_valid, sixth)
+        u, _ = _factor(_scaled(once, scale, used))  # with less taken off it cannot fail where it did not before
+        found = _solution(u, [maps[RIGHT + a, c] * scale[a] for a in range(SIZE)])
+        for a in range(SIZE):
+            unknowns[a, r, first + c] = where(used[a], found[a] * scale[a], 0)
+        valid[r, first + c] = is_valid
+        if with_inverse:
+            for (a, b), value in _inverse(u).items():
+                inverse[place(a, b, SIZE), c] = value * scale[a] * scale[b]
+
+    return lanewise(body)
+
+
+_solve_again, _solve_again_inverse = _solving_again(False), _solving_again(True)

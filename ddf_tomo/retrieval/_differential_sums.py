@@ -7,189 +7,100 @@ import numpy as np
 from ddf_tomo.retrieval._differential_frames import (
     CHANGE,
     CONTRASTS,
-    DIFFERENCE,
     FIRST_MAPS,
     FLAT,
     INVERSE,
     LEFT,
     OF_FRAME,
     OF_NOISE,
-    OWN,
     PAD,
     PATTERN,
     RIGHT,
-    ROOT,
-    ROWS,
     SECOND_MAPS,
     SEGMENT,
     SIZE,
     SQUARES,
     SUMS,
-    ahead,
     clear,
     compiled,
     filtered_along,
-    inlined,
-    scaled_copy,
+    place,
+    rounded,
+    scaled,
 )
-
-
-@compiled
-def place(a, b, size):
-    """Of (a, b), a ≤ b, in the upper triangle."""
-    return a * size - a * (a - 1) // 2 + b - a
-
+from ddf_tomo.retrieval._lanes import lanewise, where
 
 # -- derivatives and their products -----------------------------------------------------------------------------------
 
 
-@compiled
-def regressors_of(pattern, r, first, width, taps, slope, z):
-    """−∂_j, −∂_k, ½∂_jj, ∂_jk, ½∂_kk of ``width`` columns of row r into the rows 1 to 5 of ``z``.
+@lanewise
+def slopes(c, image, f, r, first, taps, d, slope, k):
+    """∂_j of a segment and `PAD` columns around it, to row k of ``slope`` (2, SEGMENT + 2 PAD); asks for the next."""
+    image.ahead(f, r + 2 * PAD + 1, first + c)
+    slope[k, c] = _odd(taps, d, lambda lag: image[f, r + PAD + lag, first + c])
 
-    ``taps`` (2, 5) are those of the first derivative and half of those of the second; ``slope`` (SEGMENT + 2 PAD) is
-    scratch for ∂_j: it is read last, when its stores are done.
+
+def _odd(taps, d, at):
+    return sum((taps[d, 0, lag] * (at(lag) - at(-lag)) for lag in range(2, PAD + 1)), taps[d, 0, 1] * (at(1) - at(-1)))
+
+
+def _even(taps, d, at):
+    return sum((taps[d, 1, lag] * (at(lag) + at(-lag)) for lag in range(1, PAD + 1)), taps[d, 1, 0] * at(0))
+
+
+def regressors_of(c, image, f, r, first, taps, d, slope, k):
+    """−∂_j, −∂_k, ½∂_jj, ∂_jk, ½∂_kk; ``taps`` (distance, 2, 5) of the first derivative, half of those of the second.
+
+    ``slope`` (2, SEGMENT + 2 PAD) holds ∂_j.
     """
-    stop = first + width + 2 * PAD
-    a1, a2, a3, a4 = (
-        pattern[r + 3, first:stop],
-        pattern[r + 2, first:stop],
-        pattern[r + 1, first:stop],
-        pattern[r, first:stop],
+    down, across = (
+        (lambda n: image[f, r + PAD + n, first + c + PAD]),
+        (lambda n: image[f, r + PAD, first + c + PAD + n]),
     )
-    b1, b2, b3, b4 = (
-        pattern[r + 5, first:stop],
-        pattern[r + 6, first:stop],
-        pattern[r + 7, first:stop],
-        pattern[r + 8, first:stop],
-    )
-    m = pattern[r + 4, first:stop]
-    f1, f2, f3, f4 = taps[0, 1], taps[0, 2], taps[0, 3], taps[0, 4]
-    s0, s1, s2, s3, s4 = taps[1, 0], taps[1, 1], taps[1, 2], taps[1, 3], taps[1, 4]
-    for c in range(width + 2 * PAD):
-        slope[c] = f1 * (b1[c] - a1[c]) + f2 * (b2[c] - a2[c]) + f3 * (b3[c] - a3[c]) + f4 * (b4[c] - a4[c])
-    across = z[3]
-    for c in range(width):
-        near = s1 * (b1[c + 4] + a1[c + 4]) + s2 * (b2[c + 4] + a2[c + 4])
-        across[c] = s0 * m[c + 4] + near + s3 * (b3[c + 4] + a3[c + 4]) + s4 * (b4[c + 4] + a4[c + 4])
-    for c in range(width):
-        near = f1 * (m[c + 3] - m[c + 5]) + f2 * (m[c + 2] - m[c + 6])
-        z[2, c] = near + f3 * (m[c + 1] - m[c + 7]) + f4 * (m[c] - m[c + 8])
-        near = s0 * m[c + 4] + s1 * (m[c + 3] + m[c + 5]) + s2 * (m[c + 2] + m[c + 6])
-        z[5, c] = near + s3 * (m[c + 1] + m[c + 7]) + s4 * (m[c] + m[c + 8])
-    for c in range(width):
-        near = f1 * (slope[c + 5] - slope[c + 3]) + f2 * (slope[c + 6] - slope[c + 2])
-        z[4, c] = near + f3 * (slope[c + 7] - slope[c + 1]) + f4 * (slope[c + 8] - slope[c])
-        z[1, c] = -slope[c + 4]
+    mixed = _odd(taps, d, lambda n: slope[k, c + PAD + n])
+    return [-slope[k, c + PAD], -_odd(taps, d, across), _even(taps, d, down), mixed, _even(taps, d, across)]
+
+
+def frame_of(c, pattern, reference, f, r, first, taps, d, slope, k):
+    """Pattern, regressors, and twice the difference of the frames, of frame f."""
+    reference.ahead(f, r + PAD + 1, first + c + PAD)
+    here = pattern[f, r + PAD, first + c + PAD]
+    difference = here - reference[f, r + PAD, first + c + PAD]
+    return here, regressors_of(c, pattern, f, r, first, taps, d, slope, k), difference + difference
+
+
+def _add_products(second):
+    """Add all products of two frames' rows to the sums of a segment; their difference's rest to ``noise``."""
+
+    def body(c, pattern, reference, f, g, r, first, roots, d, i, j, taps, slope, sums, unknowns, flat, noise):
+        factors = []
+        for k, (frame, step) in enumerate(((f, i), (g, j))):
+            here, slopes, left = frame_of(c, pattern, reference, frame, r, first, taps, d, slope, k)
+            if second:
+                rest = left - unknowns[SIZE - 1, r, first + c] * flat[d, r, first + c]
+                for a, each in enumerate(slopes):
+                    rest -= unknowns[a, r, first + c] * each
+                noise[frame, r + PAD, first + c + PAD] = rest
+            root = roots[d, step, r, first + c]
+            roots.ahead(d, step, r + 1, first + c)
+            factors.append([root * here, *(root * each for each in slopes), root, root * left])
+        n = 0
+        for a in range(OF_FRAME):
+            for b in range(a, OF_FRAME):
+                sums[n, c] = sum((each[a] * each[b] for each in factors), sums[n, c])
+                n += 1
+
+    return lanewise(body)
+
+
+_first_products, _second_products = _add_products(False), _add_products(True)
 
 
 @compiled
-def take_frame(pattern, reference, root, r, first, width, taps, slope, z):
-    """The rows of one frame, as `DIFFERENCE` and its neighbours say, into ``z``; its next ones are asked for."""
-    ahead(pattern, r + 2 * PAD + 1, first, width + 2 * PAD)
-    ahead(reference, r + PAD + 1, first + PAD, width)
-    ahead(root, r + 1, first, width)
-    regressors_of(pattern, r, first, width, taps, slope, z)
-    p, other = pattern[r + PAD, first + PAD :], reference[r + PAD, first + PAD :]
-    weight = root[r, first:]
-    for c in range(width):
-        difference = p[c] - other[c]
-        z[0, c], z[DIFFERENCE, c], z[ROOT, c] = p[c], difference + difference, weight[c]
-
-
-@inlined
-def _accumulate(one, other, sums, width):
-    """Add all products of two frames' rows to the sums of a segment, written out so that one loop makes them."""
-    for c in range(width):
-        v, w = one[ROOT, c], other[ROOT, c]
-        p, g0, g1, g2 = v * one[0, c], v * one[1, c], v * one[2, c], v * one[3, c]
-        g3, g4, y = v * one[4, c], v * one[5, c], v * one[6, c]
-        q, h0, h1, h2 = w * other[0, c], w * other[1, c], w * other[2, c], w * other[3, c]
-        h3, h4, x = w * other[4, c], w * other[5, c], w * other[6, c]
-        sums[0, c] += p * p + q * q
-        sums[1, c] += p * g0 + q * h0
-        sums[2, c] += p * g1 + q * h1
-        sums[3, c] += p * g2 + q * h2
-        sums[4, c] += p * g3 + q * h3
-        sums[5, c] += p * g4 + q * h4
-        sums[6, c] += p * v + q * w
-        sums[7, c] += p * y + q * x
-        sums[8, c] += g0 * g0 + h0 * h0
-        sums[9, c] += g0 * g1 + h0 * h1
-        sums[10, c] += g0 * g2 + h0 * h2
-        sums[11, c] += g0 * g3 + h0 * h3
-        sums[12, c] += g0 * g4 + h0 * h4
-        sums[13, c] += g0 * v + h0 * w
-        sums[14, c] += g0 * y + h0 * x
-        sums[15, c] += g1 * g1 + h1 * h1
-        sums[16, c] += g1 * g2 + h1 * h2
-        sums[17, c] += g1 * g3 + h1 * h3
-        sums[18, c] += g1 * g4 + h1 * h4
-        sums[19, c] += g1 * v + h1 * w
-        sums[20, c] += g1 * y + h1 * x
-        sums[21, c] += g2 * g2 + h2 * h2
-        sums[22, c] += g2 * g3 + h2 * h3
-        sums[23, c] += g2 * g4 + h2 * h4
-        sums[24, c] += g2 * v + h2 * w
-        sums[25, c] += g2 * y + h2 * x
-        sums[26, c] += g3 * g3 + h3 * h3
-        sums[27, c] += g3 * g4 + h3 * h4
-        sums[28, c] += g3 * v + h3 * w
-        sums[29, c] += g3 * y + h3 * x
-        sums[30, c] += g4 * g4 + h4 * h4
-        sums[31, c] += g4 * v + h4 * w
-        sums[32, c] += g4 * y + h4 * x
-        sums[33, c] += v * v + w * w
-        sums[34, c] += v * y + w * x
-        sums[35, c] += y * y + x * x
-
-
-@inlined
-def _accumulate_noise(one, other, sums, width):
-    """The same for noise and its derivatives, without the noise's own square."""
-    for c in range(width):
-        v, w = one[ROOT, c], other[ROOT, c]
-        n, g0, g1, g2, g3, g4 = v * one[0, c], v * one[1, c], v * one[2, c], v * one[3, c], v * one[4, c], v * one[5, c]
-        m, h0, h1, h2, h3 = w * other[0, c], w * other[1, c], w * other[2, c], w * other[3, c], w * other[4, c]
-        h4 = w * other[5, c]
-        sums[0, c] += n * g0 + m * h0
-        sums[1, c] += n * g1 + m * h1
-        sums[2, c] += n * g2 + m * h2
-        sums[3, c] += n * g3 + m * h3
-        sums[4, c] += n * g4 + m * h4
-        sums[5, c] += g0 * g0 + h0 * h0
-        sums[6, c] += g0 * g1 + h0 * h1
-        sums[7, c] += g0 * g2 + h0 * h2
-        sums[8, c] += g0 * g3 + h0 * h3
-        sums[9, c] += g0 * g4 + h0 * h4
-        sums[10, c] += g1 * g1 + h1 * h1
-        sums[11, c] += g1 * g2 + h1 * h2
-        sums[12, c] += g1 * g3 + h1 * h3
-        sums[13, c] += g1 * g4 + h1 * h4
-        sums[14, c] += g2 * g2 + h2 * h2
-        sums[15, c] += g2 * g3 + h2 * h3
-        sums[16, c] += g2 * g4 + h2 * h4
-        sums[17, c] += g3 * g3 + h3 * h3
-        sums[18, c] += g3 * g4 + h3 * h4
-        sums[19, c] += g4 * g4 + h4 * h4
-
-
-@compiled
-def copy_rows(source, r, first, width, target):
-    """Row r of each image of ``source``, a segment of it, to the rows of ``target``."""
-    for a in range(len(target)):
-        ahead(source[a], r + 1, first, width)
-        row = source[a, r, first : first + width]
-        for c in range(width):
-            target[a, c] = row[c]
-
-
-@inlined
-def left_of(z, u, change, left, width):
-    """What the unknowns and the pixel's change of T leave of a frame's difference; the sixth times its regressor."""
-    for c in range(width):
-        near = change[c] * z[0, c] + u[0, c] * z[1, c] + u[1, c] * z[2, c] + u[2, c] * z[3, c]
-        left[c] = z[DIFFERENCE, c] - near - u[3, c] * z[4, c] - u[4, c] * z[5, c] - u[5, c]
+def pair_of(start, s, steps, given):
+    """Frames s and s + 1 of those from ``start`` on, and the roots of their weights: the last one is nothing."""
+    alone = s + 1 == steps
+    return start + s, start + s + (0 if alone else 1), s % given, given if alone else (s + 1) % given
 
 
 @compiled
@@ -205,124 +116,95 @@ def sum_products(
     distances, _, columns = flat.shape
     steps = len(pattern) // distances
     dtype = pattern.dtype
-    reach = len(window) - 1
-    sums, z = np.empty((SUMS, SEGMENT), dtype), np.zeros((2, ROWS, SEGMENT), dtype)
-    u, change = np.empty((SIZE, SEGMENT), dtype), np.empty(SEGMENT, dtype)
-    nothing = np.zeros(SEGMENT, dtype)
-    slope = np.empty(SEGMENT + 2 * PAD, dtype)
-    lines, summed = np.zeros((FIRST_MAPS, columns + 2 * reach), dtype), np.empty(columns, dtype)
+    reach, pitch, given = len(window) - 1, rounded(columns + 2 * (len(window) - 1)), roots.shape[1] - 1
+    sums, slope = np.empty((SUMS, SEGMENT), dtype), np.empty((2, SEGMENT + 2 * PAD), dtype)
+    lines = np.empty((FIRST_MAPS, pitch), dtype)
     for r in range(start, stop):
-        clear(lines)
+        clear(lines.size, lines)
         for first in range(0, columns, SEGMENT):
             width = min(SEGMENT, columns - first)
-            part = lines[:, reach + first : reach + first + width]
             for d in range(distances):
-                clear(sums)
-                if second:
-                    copy_rows(unknowns, r, first, width, u)
-                    shape = flat[d, r, first : first + width]
-                    for c in range(width):
-                        u[5, c] *= shape[c]
+                clear(sums.size, sums)
                 for s in range(0, steps, 2):
-                    for k in range(2):
-                        if s + k == steps:
-                            clear(z[k, ROOT:])
-                            continue
-                        f = d * steps + s + k
-                        root = roots[d, (s + k) % roots.shape[1]]
-                        take_frame(pattern[f], reference[f], root, r, first, width, taps[d], slope, z[k])
-                        if second:
-                            left_of(z[k], u, nothing, noise[f, r + PAD, first + PAD :], width)
-                    _accumulate(z[0], z[1], sums, width)
-                _eliminate(sums, flat, precision, own, part, d, r, first, width, second)
+                    f, g, i, j = pair_of(d * steps, s, steps, given)
+                    slopes(width + 2 * PAD, pattern, f, r, first, taps, d, slope, 0)
+                    slopes(width + 2 * PAD, pattern, g, r, first, taps, d, slope, 1)
+                    if second:
+                        _second_products(
+                            width, pattern, reference, f, g, r, first, roots, d, i, j, taps, slope, sums,
+                            unknowns, flat, noise,
+                        )  # fmt: skip
+                    else:
+                        _first_products(
+                            width, pattern, reference, f, g, r, first, roots, d, i, j, taps, slope, sums,
+                            unknowns, flat, noise,
+                        )  # fmt: skip
                 if second:
-                    _change(own[d], unknowns, r, first, width, change)
+                    _eliminate_again(width, sums, flat, precision, own, lines, d, r, first, reach, unknowns)
                     for f in range(d * steps, (d + 1) * steps):
-                        left, p = noise[f, r + PAD, first + PAD :], pattern[f, r + PAD, first + PAD :]
-                        for c in range(width):
-                            left[c] -= change[c] * p[c]
-        for n in range(RIGHT if second else FIRST_MAPS):
-            filtered_along(lines[n], window, summed)
-            _store_segments(summed, maps[r], n)
-        if second:
-            for n in range(RIGHT, RIGHT + SIZE):
-                _store_segments(lines[n, reach : reach + columns], maps[r], n)
+                        _take_off_change(width, noise, pattern, f, r, first, sums)
+                else:
+                    _eliminate(width, sums, flat, precision, own, lines, d, r, first, reach, unknowns)
+        for n in range(FIRST_MAPS):
+            for k in range(maps.shape[1]):
+                at, width = ((r * maps.shape[1] + k) * SECOND_MAPS + n) * SEGMENT, min(SEGMENT, columns - k * SEGMENT)
+                if second and RIGHT <= n < SQUARES:
+                    scaled(width, lines, n * pitch + reach + k * SEGMENT, dtype.type(1), maps, at)
+                elif n < RIGHT or not second:
+                    filtered_along(lines, n * pitch + reach + k * SEGMENT, window, maps, at, width)
 
 
-@compiled
-def _store_segments(row, maps, n):
-    """A row to map n of its segments."""
-    for k in range(len(maps)):
-        source, target = row[k * SEGMENT : (k + 1) * SEGMENT], maps[k, n]
-        for c in range(len(source)):
-            target[c] = source[c]
+def _eliminating(second):
+    """Take the pixel's transmission out of the sums and add what is left, weighted, to the lines.
 
+    The second time the change of its T, relative to the one divided out, replaces the first row of the sums.
+    """
 
-@compiled
-def _change(own, unknowns, r, first, width, change):
-    """A distance's T relative to the one divided out, less 1, its flat regressor being in the share."""
-    start = own[CHANGE, r, first : first + width]
-    for c in range(width):
-        change[c] = start[c]
-    for a in range(SIZE):
-        share, u = own[a, r, first : first + width], unknowns[a, r, first : first + width]
-        for c in range(width):
-            change[c] -= share[c] * u[c]
-
-
-@compiled
-def _eliminate(sums, flat, precision, own, lines, d, r, first, width, second):
-    """Take the pixel's transmission out of the sums and add what is left, weighted, to the lines."""
-    stop = first + width
-    one = sums.dtype.type(1)
-    half = one / (one + one)
-    weight, shape = precision[d, r, first:stop], flat[d, r, first:stop]
-    inverse, change = own[d, INVERSE, r, first:stop], own[d, CHANGE, r, first:stop]
-    ahead(flat[d], r + 1, first, width)
-    ahead(precision[d], r + 1, first, width)
-    for a in range(OWN):
-        ahead(own[d, a], r + 1, first, width)
-    if not second:
-        _contrasts(sums, weight, lines[CONTRASTS], half, -half, width)
-        _contrasts(sums, weight, lines[CONTRASTS + 1], half, half, width)
-    for a in range(OF_FRAME):
-        n = place(min(a, FLAT), max(a, FLAT), OF_FRAME)
-        for c in range(width):
-            sums[n, c] *= shape[c]
-    n = place(FLAT, FLAT, OF_FRAME)
-    for c in range(width):
-        sums[n, c] *= shape[c]
-        inverse[c] = one / sums[0, c] if sums[0, c] > 0 else one - one
-        change[c] = sums[LEFT, c] * inverse[c]
-    n = 0
-    for a in range(SIZE):
-        share, right, left = own[d, a, r, first:stop], lines[RIGHT + a], place(a + 1, LEFT, OF_FRAME)
-        for c in range(width):
-            share[c] = sums[a + 1, c] * inverse[c]
-        for c in range(width):
-            right[c] += weight[c] * (sums[left, c] - share[c] * sums[LEFT, c])
-        for b in range(a, SIZE):
-            normal, product = lines[n], place(a + 1, b + 1, OF_FRAME)
-            for c in range(width):
-                normal[c] += weight[c] * (sums[product, c] - share[c] * sums[b + 1, c])
-            n += 1
+    def body(c, sums, flat, precision, own, lines, d, r, first, reach, unknowns):
+        weight, shape, at = precision[d, r, first + c], flat[d, r, first + c], reach + first + c
+        precision.ahead(d, r + 1, first + c)
+        flat.ahead(d, r + 1, first + c)
+        s = {}
+        for a in range(OF_FRAME):
+            for b in range(a, OF_FRAME):
+                s[a, b] = sums[place(a, b, OF_FRAME), c]
         if not second:
-            square, product = lines[SQUARES + a], place(a + 1, a + 1, OF_FRAME)
-            for c in range(width):
-                square[c] += weight[c] * sums[product, c]
+            for line, sign in ((CONTRASTS, -0.5), (CONTRASTS + 1, 0.5)):  # squared: of the reference, of the sample
+                total = s[PATTERN, FLAT] + sign * s[FLAT, LEFT]
+                squares = s[PATTERN, PATTERN] + 2 * sign * s[PATTERN, LEFT] + 0.25 * s[LEFT, LEFT]
+                ones = where(s[FLAT, FLAT] > 0, s[FLAT, FLAT], 1)
+                lines[line, at] += weight * (squares - where(s[FLAT, FLAT] > 0, total * total / ones, 0))
+        for a in range(OF_FRAME):
+            s[min(a, FLAT), max(a, FLAT)] *= shape
+        s[FLAT, FLAT] *= shape
+        inverse = where(s[0, 0] > 0, 1 / where(s[0, 0] > 0, s[0, 0], 1), 0)
+        change = s[0, LEFT] * inverse
+        own[d, CHANGE, r, first + c], own[d, INVERSE, r, first + c] = change, inverse
+        n = 0
+        for a in range(1, SIZE + 1):
+            share = s[0, a] * inverse
+            own[d, a - 1, r, first + c] = share
+            own.ahead(d, a - 1, r + 1, first + c)
+            lines[RIGHT + a - 1, at] += weight * (s[a, LEFT] - share * s[0, LEFT])
+            for b in range(a, SIZE + 1):
+                lines[n, at] += weight * (s[a, b] - share * s[0, b])
+                n += 1
+            if second:
+                change -= share * unknowns[a - 1, r, first + c]
+            else:
+                lines[SQUARES + a - 1, at] += weight * s[a, a]
+        if second:
+            sums[0, c] = change
+
+    return lanewise(body)
 
 
-@compiled
-def _contrasts(sums, weight, line, half, sign, width):
-    """Squares of what differs between the steps in the reference (−½) or the sample over T (½), p ∓ ½ y."""
-    one = half + half
-    ones, of_pattern, of_left = place(FLAT, FLAT, OF_FRAME), FLAT, place(FLAT, LEFT, OF_FRAME)
-    last = SUMS - 1
-    for c in range(width):
-        share = one / sums[ones, c] if sums[ones, c] > 0 else one - one
-        total = sums[of_pattern, c] + sign * sums[of_left, c]
-        squares = sums[PATTERN, c] + (sign + sign) * sums[LEFT, c] + half * half * sums[last, c]
-        line[c] += weight[c] * (squares - total * total * share)
+_eliminate, _eliminate_again = _eliminating(False), _eliminating(True)
+
+
+@lanewise
+def _take_off_change(c, noise, pattern, f, r, first, change):
+    noise[f, r + PAD, first + c + PAD] -= change[0, c] * pattern[f, r + PAD, first + c + PAD]
 
 
 @compiled
@@ -330,67 +212,76 @@ def free_of_blur(residual, excess, unknowns, taps, noise, start, stop):
     """The residual of a blurred pattern is noise blurred: undo it to first order."""
     distances, _, columns = excess.shape
     steps = len(residual) // distances
-    dtype = residual.dtype
-    z, u = np.zeros((ROWS, SEGMENT), dtype), np.zeros((SIZE, SEGMENT), dtype)
-    slope, nothing = np.empty(SEGMENT + 2 * PAD, dtype), np.zeros(SEGMENT, dtype)
+    slope = np.empty((1, SEGMENT + 2 * PAD), residual.dtype)
     for r in range(start, stop):
         for first in range(0, columns, SEGMENT):
             width = min(SEGMENT, columns - first)
-            for d in range(distances):
-                factor = excess[d, r, first : first + width]
-                copy_rows(unknowns[: SIZE - 1], r, first, width, u[: SIZE - 1])
-                for a in range(SIZE - 1):
-                    for c in range(width):
-                        u[a, c] *= -factor[c]
-                for f in range(d * steps, (d + 1) * steps):
-                    ahead(residual[f], r + 2 * PAD + 1, first, width + 2 * PAD)
-                    regressors_of(residual[f], r, first, width, taps[d], slope, z)
-                    scaled_copy(residual[f, r + PAD, first + PAD :], dtype.type(1), z[DIFFERENCE, :width])
-                    left_of(z, u, nothing, noise[f, r + PAD, first + PAD :], width)
+            for f in range(len(residual)):
+                slopes(width + 2 * PAD, residual, f, r, first, taps, f // steps, slope, 0)
+                _free(width, residual, f, r, first, taps, f // steps, slope, excess, unknowns, noise)
+
+
+@lanewise
+def _free(c, residual, f, r, first, taps, d, slope, excess, unknowns, noise):
+    blur = 0.0
+    for a, each in enumerate(regressors_of(c, residual, f, r, first, taps, d, slope, 0)):
+        blur = unknowns[a, r, first + c] * each + blur
+    noise[f, r + PAD, first + c + PAD] = residual[f, r + PAD, first + c + PAD] + excess[d, r, first + c] * blur
+
+
+@lanewise
+def _noise_products(c, noise, f, g, r, first, roots, d, i, j, taps, slope, sums):
+    """Add the products of two frames' noise and its derivatives, without the noise's own square."""
+    factors = []
+    for k, (frame, step) in enumerate(((f, i), (g, j))):
+        root = roots[d, step, r, first + c]
+        roots.ahead(d, step, r + 1, first + c)
+        here = noise[frame, r + PAD, first + c + PAD]
+        slopes = regressors_of(c, noise, frame, r, first, taps, d, slope, k)
+        factors.append([root * here, *(root * each for each in slopes)])
+    n = 0
+    for a in range(SIZE):
+        for b in range(max(a, 1), SIZE):
+            sums[n, c] = sum((each[a] * each[b] for each in factors), sums[n, c])
+            n += 1
 
 
 @compiled
-def sum_noise(noise, roots, excess, precision, taps, window, quarter, maps, start, stop):
+def sum_noise(noise, roots, excess, precision, taps, window, maps, start, stop):
     """What noise adds to the normal equations, and take what it adds off their right side; along the window's rows."""
     distances, _, columns = excess.shape
     steps = len(noise) // distances
     dtype = noise.dtype
-    reach = len(window) - 1
-    z, sums = np.zeros((2, ROWS, SEGMENT), dtype), np.empty((5 + OF_NOISE, SEGMENT), dtype)
-    slope = np.empty(SEGMENT + 2 * PAD, dtype)
-    lines, summed = np.zeros((SECOND_MAPS - RIGHT, columns + 2 * reach), dtype), np.empty(columns, dtype)
+    reach, pitch, given = len(window) - 1, rounded(columns + 2 * (len(window) - 1)), roots.shape[1] - 1
+    sums, slope = np.empty((SIZE - 1 + OF_NOISE, SEGMENT), dtype), np.empty((2, SEGMENT + 2 * PAD), dtype)
+    lines = np.empty((SECOND_MAPS - RIGHT, pitch), dtype)
     for r in range(start, stop):
-        clear(lines)
-        for a in range(SIZE):
-            for k in range(maps.shape[1]):
-                first = reach + k * SEGMENT
-                scaled_copy(
-                    maps[r, k, RIGHT + a], dtype.type(1), lines[a, first : min(first + SEGMENT, reach + columns)]
-                )
-        for first in range(0, columns, SEGMENT):
-            width = min(SEGMENT, columns - first)
+        clear(lines.size, lines)
+        for k in range(maps.shape[1]):
+            first = k * SEGMENT
+            width, at = min(SEGMENT, columns - first), (r * maps.shape[1] + k) * SECOND_MAPS * SEGMENT
+            for a in range(SIZE):
+                scaled(width, maps, at + (RIGHT + a) * SEGMENT, dtype.type(1), lines, a * pitch + reach + first)
             for d in range(distances):
-                clear(sums)
+                clear(sums.size, sums)
                 for s in range(0, steps, 2):
-                    for k in range(2):
-                        if s + k == steps:
-                            clear(z[k, ROOT:])
-                            continue
-                        image = noise[d * steps + s + k]
-                        ahead(image, r + 2 * PAD + 1, first, width + 2 * PAD)
-                        regressors_of(image, r, first, width, taps[d], slope, z[k])
-                        scaled_copy(image[r + PAD, first + PAD :], dtype.type(1), z[k, 0, :width])
-                        scaled_copy(roots[d, (s + k) % roots.shape[1], r, first:], dtype.type(1), z[k, ROOT, :width])
-                    _accumulate_noise(z[0], z[1], sums, width)
-                weight, factor = precision[d, r, first : first + width], excess[d, r, first : first + width]
-                for n in range(OF_NOISE):
-                    target = lines[SIZE + n, reach + first : reach + first + width]
-                    for c in range(width):
-                        target[c] += quarter * weight[c] * sums[5 + n, c]
-                for a in range(5):
-                    target = lines[a, reach + first : reach + first + width]
-                    for c in range(width):
-                        target[c] -= weight[c] * factor[c] * sums[a, c]
+                    f, g, i, j = pair_of(d * steps, s, steps, given)
+                    slopes(width + 2 * PAD, noise, f, r, first, taps, d, slope, 0)
+                    slopes(width + 2 * PAD, noise, g, r, first, taps, d, slope, 1)
+                    _noise_products(width, noise, f, g, r, first, roots, d, i, j, taps, slope, sums)
+                _add_noise(width, sums, precision, excess, lines, d, r, first, reach)
         for n in range(SECOND_MAPS - RIGHT):
-            filtered_along(lines[n], window, summed)
-            _store_segments(summed, maps[r], RIGHT + n)
+            for k in range(maps.shape[1]):
+                at = ((r * maps.shape[1] + k) * SECOND_MAPS + RIGHT + n) * SEGMENT
+                filtered_along(
+                    lines, n * pitch + reach + k * SEGMENT, window, maps, at, min(SEGMENT, columns - k * SEGMENT)
+                )
+
+
+@lanewise
+def _add_noise(c, sums, precision, excess, lines, d, r, first, reach):
+    weight, factor = precision[d, r, first + c], excess[d, r, first + c]
+    for a in range(SIZE - 1):
+        lines[a, reach + first + c] -= weight * factor * sums[a, c]
+    for n in range(OF_NOISE):
+        lines[SIZE + n, reach + first + c] += 0.25 * weight * sums[SIZE - 1 + n, c]
