@@ -187,6 +187,7 @@ def data_share(
         found = f"{scan.response!r} beside {reconstruction.response!r}"
         raise ValueError(message("scan", "a response to the coefficients of the reconstruction", found))
     A = TensorXRayTransform(scan.geometry, scan.response, reconstruction.ell_max)
+    check_shape(reconstruction.coefficients.shape, "reconstruction (coefficients)", A.domain_shape)
     data, weights, unit = balanced(scan)
     data, weights = (
         torch.from_numpy(as_numpy(data)),
@@ -198,7 +199,7 @@ def data_share(
     elif strength is None:
         strength, told = _noise_over_power(reconstruction, data, weights, unit), "the powers of the volume"
     groups = orders(reconstruction.ell_max)[0] // 2 if harmonics else np.zeros(6, int)
-    rho = _per_group(strength, groups)
+    rho = _numbers(strength, int(groups.max()) + 1)
     share = resolution(A, rho[groups] / unit, weights, groups=groups, probes=probes, iterations=iterations, seed=seed)
     sample = reconstruction.derived().valid
     means = share[sample if sample.any() else np.ones_like(sample)].mean(0)
@@ -266,14 +267,15 @@ def resolution(
     if len(shape) != 4:
         raise ValueError(message("A", "an operator on volumes (x, y, z, K)", f"one on ({shape_text(A.domain_shape)})"))
     count, voxels = shape[3], math.prod(shape[:3])
-    rho = real_array(np.broadcast_to(real_array(strength, "strength"), (count,)), "strength", (count,))
+    rho = _numbers(strength, count)
     if not (rho > 0).all():
         raise ValueError(message("strength", "numbers above 0", strength))
     of_harmonics = count in (1, 6, 15, 28, 45)
     default = orders(order_of(count))[0] // 2 if of_harmonics else np.arange(count)
-    members = np.asarray(default if groups is None else groups)
-    if members.shape != (count,) or not np.array_equal(np.unique(members), np.arange(members.max(initial=0) + 1)):
+    given = real_array(default if groups is None else groups, "groups")
+    if given.shape != (count,) or not np.array_equal(names := np.unique(given), np.arange(len(names))):
         raise ValueError(message("groups", f"{count} numbers from 0, none left out", groups))
+    members = given.astype(np.int64)
     if probes is None:
         probes = min(max(1, round(PROBED / voxels)), MOST_PROBES)
     probes = integer(probes, "probes", low=1, high=10_000)
@@ -302,8 +304,8 @@ def _smoothed(values: NDArray[Any], width: float) -> NDArray[Any]:
     return found
 
 
-def _per_group(strength: Any, groups: NDArray[Any]) -> NDArray[np.float64]:
-    count = int(groups.max()) + 1
+def _numbers(strength: Any, count: int) -> NDArray[np.float64]:
+    """One number of each, from these or from one for all."""
     values = real_array(strength, "strength")
     if values.shape not in ((), (1,), (count,)):
         raise ValueError(message("strength", f"a number, or {count} of them", strength))

@@ -54,13 +54,15 @@ def volume_statistics(coefficients: Any) -> dict[str, float]:
     if x.ndim != 4:
         raise ValueError(message("coefficients", "shape (x, y, z, K)", tuple(x.shape)))
     order_of(x.shape[-1])
-    highest = float(x[..., 0].max()) if x.numel() else 0.0
-    if not highest > 0 or not math.isfinite(highest):
+    highest = float(x.abs().max()) if x.numel() else 0.0
+    if not 0 < highest < math.inf:
         return {}
     x = x / highest
-    powers = power(x).mean((0, 1, 2))
+    powers, brightest = power(x).mean((0, 1, 2)), float(x[..., 0].max())
+    if brightest <= 0 or powers[0] == 0:
+        return {}
     steps = [x.diff(dim=axis).square().sum(-1).mean() for axis in range(3) if x.shape[axis] > 1]
-    found = {"filled": float((x[..., 0] > BRIGHT).double().mean())}
+    found = {"filled": float((x[..., 0] > BRIGHT * brightest).double().mean())}
     if steps:
         found["roughness"] = float((torch.stack(steps).mean() / powers.sum()).sqrt())
     amplitudes = (powers / powers[0]).sqrt().tolist()
