@@ -108,7 +108,7 @@ print(f"from the nearer family it is off by {np.median(nearest):.0f}° (median)"
 #
 # The model: every pixel has a kernel of its own, a mixture of a few that the image shares,
 #
-# $$I_m(x) = \sum_r w_r(x)\,\bigl[k_r * (T R_m)\bigr](x - u), \qquad w_r \ge 0,\ \sum_r w_r = 1,\quad k_r \ge 0,\
+# $$I_m(x) = \sum_r w_r(x)\,{\bigl[k_r * (T R_m)\bigr]}(x - u), \qquad w_r \ge 0,\ \sum_r w_r = 1,\quad k_r \ge 0,\
 # \textstyle\sum k_r = 1.$$
 #
 # Kernels, weights and the object's transmission are improved in turn, and no step makes the misfit larger.
