@@ -40,6 +40,7 @@ NAMES = (
     "imaging",
     "retrieval",
     "retrieval_prior",
+    "deconvolution",
     "chain",
     "rods",
     "crossing_fibres",

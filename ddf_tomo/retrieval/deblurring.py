@@ -50,9 +50,9 @@ class Restored:
     ----------
     transmission, error : (row, column)
         And its standard errors, of the noise that passes; neighbours are correlated.
-    frequency : (point,)
+    frequency : shape (point,)
         Cycles a pixel, from 0 to 0.5.
-    mtf_before, mtf_after : (point,)
+    mtf_before, mtf_after : shape (point,)
         Modulation transfer of the instrument, and with the restoration behind it, at the median error; means over all
         directions.
     noise_gain
@@ -93,7 +93,7 @@ class EdgeResponse:
 
     Attributes
     ----------
-    frequency, mtf : (point,)
+    frequency, mtf : shape (point,)
         Cycles a pixel across the edge, from 0 to 0.5, and the modulation transfer there.
     sigma_px
         Standard deviation of the Gaussian that is nearest to it.

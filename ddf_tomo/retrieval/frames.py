@@ -26,15 +26,22 @@ class _Methods(Mapping[str, Method]):
     """Methods by name; a method's module is imported when it is asked for."""
 
     modules = ("differential", "matching", "visibility", "correlation", "periodic", "deconvolution")
+    others: Mapping[str, tuple[str, str]] = {
+        "deconvolution-unrolled": ("deconvolution._learned", "METHOD"),
+        "network": ("network.method", "METHOD"),
+        "network+matching": ("network.method", "REFINED"),
+    }
 
     def __getitem__(self, name: str) -> Method:
-        if name not in self.modules:
+        if name not in (*self.modules, *self.others):
             raise KeyError(name)
-        method: Method = importlib.import_module(f"ddf_tomo.retrieval.{name}").METHOD
+        module, attribute = self.others.get(name, (name, "METHOD"))
+        method: Method = getattr(importlib.import_module(f"ddf_tomo.retrieval.{module}"), attribute)
         return method
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self.modules if importlib.util.find_spec(f"ddf_tomo.retrieval.{name}"))
+        modules = {name: self.others.get(name, (name, ""))[0] for name in (*self.modules, *self.others)}
+        return (name for name, module in modules.items() if importlib.util.find_spec(f"ddf_tomo.retrieval.{module}"))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -70,7 +77,8 @@ def retrieve(
         one by one. There is an axis of distances if ``distance_m`` is a sequence.
     reference : (..., [distance,] step, row, column)
         Frames without it at the same mask positions, equally exposed: of each view, or one set for all.
-    method : {"differential", "matching", "visibility", "correlation", "periodic", "deconvolution"}
+    method : {"differential", "matching", "visibility", "correlation", "periodic", "deconvolution", \
+"deconvolution-unrolled", "network", "network+matching"}
         ``"differential"``: linear and quick, for displacements below about half a grain of the mask's pattern and
         blurs below its size. See the modules of these names.
     window : float, optional

@@ -21,6 +21,7 @@ from ddf_tomo.training._frame_maps import FAMILIES
 from ddf_tomo.training._frame_maps import Maps as Truth
 from ddf_tomo.training._inputs import known_device
 from ddf_tomo.training.frames import FRAME_SPLITS, MARGIN, MASKS, arriving
+from ddf_tomo.training.retrieving import families_of
 
 __all__ = ["Deconvolving"]
 EDGE = 10  # pixels of a crop that do not count
@@ -100,8 +101,8 @@ class Deconvolving:
     def __post_init__(self) -> None:
         low, high = real_array(self.counts, "counts", (2,)).tolist()
         cleaned: dict[str, Any] = {
-            "families": tuple(self.families),
-            "validation": tuple(self.validation),
+            "families": families_of(self.families, "families"),
+            "validation": families_of(self.validation, "validation"),
             "size": size_tuple(self.size, "size", 2),
             "pool": integer(self.pool, "pool", low=1, high=10**7),
             "batch": integer(self.batch, "batch", low=1, high=10_000),
@@ -117,10 +118,6 @@ class Deconvolving:
             object.__setattr__(self, name, value)
         if min(self.size) < 3 * EDGE:
             raise ValueError(message("size", f"at least {3 * EDGE} rows and columns", self.size))
-        for name in (*self.families, *self.validation):
-            if name not in FAMILIES or name in FRAME_SPLITS["test"]:
-                known = ", ".join(each for each in FAMILIES if each not in FRAME_SPLITS["test"])
-                raise ValueError(message("families", f"some of {known}", repr(name)))
         if shared := sorted(set(self.families) & set(self.validation)):
             raise ValueError(message("validation", "families that do not train", ", ".join(map(repr, shared))))
 

@@ -13,7 +13,12 @@ from torch.nn import Module
 
 from ddf_tomo._checks import choice, message
 
-HOMES = ("ddf_tomo.priors.learned", "ddf_tomo.solvers.unrolled", "ddf_tomo.retrieval.network")
+HOMES = (
+    "ddf_tomo.priors.learned",
+    "ddf_tomo.solvers.unrolled",
+    "ddf_tomo.retrieval.deconvolution.unrolled",
+    "ddf_tomo.retrieval.network",
+)
 """Packages whose import registers architectures; they are imported when a name is looked for."""
 
 Network = TypeVar("Network", bound=type[Module])

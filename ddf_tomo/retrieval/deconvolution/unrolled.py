@@ -5,9 +5,10 @@ displacement is taken out, with a fixed set of kernels: a narrow one and lines o
 frames say of the weights in a pixel is then a quadratic ``½ wᵀ A w − bᵀ w``, for any number of steps and distances:
 ``A_rs = Σ ω B_r B_s``, ``b_r = Σ ω B_r S``, with the terms ``B_r = k_r * (T R)``. The noise of the reference is in A
 squared: its expectation is known and taken off. `evidence` sums both over windows of two sizes and solves them once;
-`UnrolledDeconvolution` then goes a number of steps ``w ← P(w + τ₁ δ₁(w) + τ₂ δ₂(w) + N(w, δ₁, δ₂, …))``: ``δ`` is the
-exact way to a window's minimum, P the nearest point of the simplex, and N a small convolutional network, the same in
-all steps, that learned what kernel fields look like. All of it is convolutional: any frame, any number of steps.
+`UnrolledDeconvolution` then goes a number of steps ``w ← P(w + τ₁ δ₁(w) + τ₂ δ₂(w) + n)``: ``δ`` is the exact way to a
+window's minimum, P the nearest point of the simplex. Steps τ and corrections n of each pixel come from a small
+convolutional network, the same in all steps, that learned what kernel fields look like. All of it is convolutional:
+any frame, any number of steps.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ WIDE = 0.98  # quantile of the blur's width that scales the kernels
 NARROW, WIDEST = 0.7, 3.0  # pixels: limits of that scale
 SUPPORTED = 3.3  # widths to either side
 OVERSAMPLING, ACROSS = 3, 0.2  # taps a pixel; pixels: a kernel across its line
+OF_ORDER_ONE = 10  # times a change of weights
+SHORT = 7.0  # the logit of the first steps' size, taken off
 FITTED = 80  # steps of the start
 RINGS, SPOKES = (0.12, 0.24), 8  # frequencies, in cycles a pixel for a width of one, by which kernels are compared
 MOMENTS = 10.0  # weight of second moments among them
@@ -182,6 +185,19 @@ def unrolled_field(view: View, maps: Maps, network: UnrolledDeconvolution, steps
         In evaluation mode, on the device of the frames.
     steps, inner
         Of the network.
+
+    Returns
+    -------
+    KernelField
+
+    Examples
+    --------
+    >>> from ddf_tomo.retrieval.matching import METHOD
+    >>> reference = torch.rand(1, 4, 24, 24, generator=torch.Generator().manual_seed(0)) + 1
+    >>> view = View(reference, reference, torch.ones(1, 1, 1, 1), torch.ones(1), 1000.0)
+    >>> maps = METHOD.fit(view, METHOD.check(METHOD.options, (1, 4, 24, 24)), lambda: None)
+    >>> unrolled_field(view, maps, UnrolledDeconvolution(2).requires_grad_(False), steps=1, inner=1).weights.shape
+    torch.Size([13, 24, 24])
     """
     of = _Terms(view, maps)
     found = _evidence(of)
@@ -357,32 +373,45 @@ class UnrolledDeconvolution(nn.Module):
                 nn.Conv2d(width, width, 3, padding=4, dilation=4, padding_mode="replicate"),
             ]
         )
-        self.last = nn.Conv2d(width, KERNELS, 1)
+        self.last = nn.Conv2d(width, KERNELS + len(WINDOWS), 1)
         nn.init.zeros_(self.last.weight)
-        torch.nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-        # Step sizes: sigmoid of a line in how far along it is.
-        self.pace = nn.Parameter(torch.tensor([[-4.0, 0.0], [-4.0, 0.0]]))
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, start: Tensor, solution: Tensor, response: Tensor, steps: int, inner: int = 1) -> Tensor:
-        """Weights ``(kernel, row, column)`` after ``steps``, each with ``inner`` ways to the windows' minima."""
+        """Weights ``(kernel, row, column)`` after some steps.
+
+        Parameters
+        ----------
+        start, solution, response
+            Of `Evidence`.
+        steps
+            How often the network corrects; 0 gives the start.
+        inner
+            Ways to the windows' minima in each of these steps.
+
+        Raises
+        ------
+        ValueError
+            For a negative number of steps, or none in a step.
+        """
         if steps < 0 or inner < 1:
             raise ValueError(message("steps, inner", "at least 0 and 1", (steps, inner)))
         w = start
         known = torch.einsum("nrrjk->njk", response) / KERNELS
         for step in range(steps):
-            along = step / steps
-            sizes = torch.sigmoid(self.pace[:, 0] + along * self.pace[:, 1]) / inner
-            for _ in range(inner):
+            away = solution - torch.einsum("nrsjk,sjk->nrjk", response, w)
+            told = torch.cat([w, away.flatten(0, 1) * OF_ORDER_ONE, known, 0 * known[:1] + step / steps])
+            correction, sizes = self._learned(told)
+            w = on_simplex(w + correction + torch.einsum("njk,nrjk->rjk", sizes, away))
+            for _ in range(inner - 1):
                 away = solution - torch.einsum("nrsjk,sjk->nrjk", response, w)
-                ahead = w + torch.einsum("n,nrjk->rjk", sizes, away)
-                w = on_simplex(ahead)
-            told = torch.cat([w, away.flatten(0, 1), known, torch.full_like(known[:1], along)])
-            w = on_simplex(w + self._correction(told))
+                w = on_simplex(w + torch.einsum("njk,nrjk->rjk", sizes, away))
         return w
 
-    def _correction(self, told: Tensor) -> Tensor:
+    def _learned(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Correction of the weights, and sizes of the steps to the windows' minima, in each pixel."""
         hidden = told[None]
         for layer in self.layers:
             hidden = silu(layer(hidden))
-        found: Tensor = self.last(hidden)[0]
-        return found / 10
+        correction, sizes = self.last(hidden)[0].split((KERNELS, len(WINDOWS)))
+        return correction / OF_ORDER_ONE, torch.sigmoid(sizes - SHORT)
