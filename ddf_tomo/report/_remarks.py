@@ -65,7 +65,7 @@ def _orders(facts: Facts) -> Iterator[Remark]:
         "warning",
         f"The data alone do not determine everything up to ℓ = {order}",
         f"For fine structure of a typical direction these {report.views} views see {rank} of the {needed} unknowns of"
-        f" a voxel, and fully only those {known}. The rest comes from the smoothness that was asked for and from where"
+        f" a voxel, and fully only those {known}. The rest comes from the prior and from where"
         " the iteration stopped. More tilts help; for second moments no number of views determines orders above 2.",
     )
 
@@ -129,7 +129,7 @@ def _learned(facts: Facts) -> Iterator[Remark]:
             " prior, such as total variation, and trust what both show.",
         )
     if "prior_strength" in facts.reconstruction.settings:
-        told = "" if facts.share is None else f" Of the sample's {shares_of(facts.share)} came from the data."
+        told = "" if facts.share is None else f" From the data came {shares_of(facts.share)}."
         yield Remark(
             "note",
             "A network that has learned what samples look like filled what the data leave open",
@@ -138,8 +138,8 @@ def _learned(facts: Facts) -> Iterator[Remark]:
 
 
 def shares_of(share_: DataShare) -> str:
-    """``order ℓ = 0 95 %, ℓ = 2 40 %``."""
-    return "order " + ", ".join(f"ℓ = {ell} {share(value)}" for ell, value in share_.per_order.items())
+    """``95 % of order ℓ = 0, 40 % of order ℓ = 2``."""
+    return ", ".join(f"{share(float(f'{value:.2g}'))} of order ℓ = {ell}" for ell, value in share_.per_order.items())
 
 
 def _masked(facts: Facts) -> Iterator[Remark]:

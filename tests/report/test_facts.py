@@ -176,7 +176,7 @@ def test_doubts_and_shares_are_told(volume: Reconstruction, scan: Scan) -> None:
         learned = {"prior_strength": [strength, strength], "doubts": ["noise: 9, where training had 1 to 2"]}
         made = changed(volume, settings=learned)
         assert "may be wrong here. noise: 9, where training had 1 to 2" in told(made, scan)
-        assert "Of the sample's order ℓ = 0 " in told(made, scan, "note")
+        assert " % of order ℓ = 0, " in told(made, scan, "note")
         shares.append(Facts(made, scan).share.per_order)
     assert shares[0][2] > shares[1][2] + 0.1
     assert "what the data leave open" in told(made, None, "note")
