@@ -46,7 +46,7 @@ class Deconvolving:
     """Find kernel fields in frames of random samples: a task for `train` and `UnrolledDeconvolution`.
 
     Frames are those of the families of `ddf_tomo.training.random_crop`, and, for a share of them, of two families of
-    lines that cross in every pixel. What the network is compared with as its input is `matching`.
+    lines that cross in every pixel. What the network is compared with as its input are the weights that it starts from.
 
     Parameters
     ----------
@@ -173,18 +173,21 @@ class Deconvolving:
         return torch.stack([(error + LEAST).log() for both in errors for error in both]).mean()
 
     def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
-        """Geometric means of relative errors of second moments: of the network (``loss``), of matching (``input``).
+        """Geometric means of relative errors of second moments: of the network (``loss``), of its start (``input``).
 
-        ``crossing`` are those of lines that cross, ``shape`` errors of the kernels' transfers by the ``network``.
+        Beside them those of ``matching``; ``crossing`` are the same of lines that cross in every pixel, and ``shape``
+        errors of the kernels' transfers by the ``network``.
         """
-        found: dict[str, list[float]] = {"loss": [], "input": [], "shape": [], "crossing": [], "crossing input": []}
+        found: dict[str, list[float]] = {}
         for each, crossed in self._validation:
             second, shape = self._errors(network, each, max(self.unrolled), 1)
-            for name in ("", "crossing") if crossed else ("",):
-                found[name or "loss"].append(float(second))
-                found[f"{name} input".strip()].append(each.started)
-            found["shape"].append(float(shape))
-        return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items() if values}
+            given, _ = self._errors(lambda start, *others: start, each, 0, 1)
+            errors = {"loss": float(second), "input": float(given), "matching": each.started, "shape": float(shape)}
+            if crossed:
+                errors |= {"crossing": float(second), "crossing matching": each.started}
+            for name, value in errors.items():
+                found.setdefault(name, []).append(value)
+        return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
 
     def _errors(self, network: Callable[..., Tensor], each: Example, steps: int, inner: int) -> tuple[Tensor, Tensor]:
         given = each.evidence

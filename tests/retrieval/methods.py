@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ddf_tomo.retrieval import METHODS
+from ddf_tomo.retrieval.deconvolution.unrolled import UnrolledDeconvolution
+from ddf_tomo.weights import save_network
 from tests.retrieval.simulation import frames
 
 TRUTH = {"transmission": 0.8, "displacement": (0.2, -0.1), "covariance": (0.4, 0.1, 0.2)}
@@ -50,6 +55,14 @@ class Example:
     depends_on_tiles: float = 0.0
 
 
+def fresh_weights() -> str:
+    """A file of an unrolled network that has learned nothing: of its steps, what is exact is left."""
+    file = Path(mkdtemp()) / "fresh.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        save_network(UnrolledDeconvolution(2), file)
+    return str(file)
+
+
 EXAMPLES = {
     "differential": Example({"window": 1.5, "smoothing": 0.5}),
     # Gaussians leave the image at its edge, and odd rows are left out where frames are binned.
@@ -61,6 +74,9 @@ EXAMPLES = {
     ),
     "correlation": Example({"window": 2.0, "search": 2}),
     "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
+    "deconvolution-unrolled": Example({"model": fresh_weights(), "steps": 2}, turned=2e-3, border=3),
+    "network": Example(turned=2e-2, border=3),  # trained on turned frames, not made of turning parts
+    "network+matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}, turned=1e-2, border=3),
     "deconvolution": Example({"rank": 2, "support": 7, "iterations": 3}, turned=2e-3, border=3),
 }
 NAMES = tuple(METHODS)

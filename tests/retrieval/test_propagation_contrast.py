@@ -16,13 +16,18 @@ from numpy.typing import NDArray
 
 from ddf_tomo.operators.imaging import ModulatedImaging
 from ddf_tomo.retrieval import METHODS, Maps, attenuation, retrieve
+from tests.retrieval.methods import EXAMPLES
 from tests.retrieval.simulation import frames
 
 SIDE, PERIOD, CONTRAST, TRUE = 96, 96, 0.02, 0.8  # pixels; of ∇·u at the longest distance; transmission
 INNER = np.s_[16:-16, 16:-16]
 REACHES = (1 / 3, 2 / 3, 1.0)
 WAVES = ((0.125, 0.0), (0.0, 0.125))
-OPTIONS = {"periodic": {"waves": WAVES}, "deconvolution": {"rank": 4, "support": 7, "iterations": 3}}
+OPTIONS = {
+    "periodic": {"waves": WAVES},
+    "deconvolution": {"rank": 4, "support": 7, "iterations": 3},
+    "deconvolution-unrolled": EXAMPLES["deconvolution-unrolled"].options,
+}
 
 
 def grid(down: NDArray[Any], across: NDArray[Any]) -> NDArray[Any]:
@@ -75,8 +80,7 @@ def test_several_distances_tell_contrast_from_absorption(method: str) -> None:
     assert 0.6 < np.sqrt(np.mean((off / error)[INNER] ** 2)) < 1.6
 
 
-# Mixtures of few kernels follow slopes of u less well: a sixth of the contrast was left.
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "deconvolution"])
+@pytest.mark.parametrize("method", METHODS)
 def test_of_one_distance_the_displacement_tells(method: str) -> None:
     maps = found(method, (1.0,))
     assert contrast_in(np.log(maps.transmission)) < -0.9
