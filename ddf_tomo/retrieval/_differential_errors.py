@@ -179,13 +179,13 @@ def _add_pulls(
     ``ring`` (frame, row, `SIZE`, column), ``few``: scores, and leverage with pulls on T, of the latest rows.
     """
     _, depth, _, columns = ring.shape
-    here = row % few.shape[2]
+    here, zero = row % few.shape[2], window.dtype.type(0)
     _open(columns, inverse, share, part, d, row, mean, squares, work)
     for k in range(count):
         pitch = SIZE * columns
-        filtered_down(ring, k * depth * pitch, pitch, depth, r, last, window, False, summed, k * pitch, pitch)
+        filtered_down(ring, k * depth * pitch, pitch, depth, r, last, window, zero, summed, k * pitch, pitch)
         start, high = (2 * k + LEVERAGE) * few.shape[2] * columns, inverse.shape[1]
-        filtered_down(few, start, columns, few.shape[2], row, high - 1, near, False, leverages, k * columns, columns)
+        filtered_down(few, start, columns, few.shape[2], row, high - 1, near, zero, leverages, k * columns, columns)
         _add_pull(columns, summed, leverages, few, k, k * SIZE, here, most_leverage, work)
     _close(columns, work, row, mean, squares)
 

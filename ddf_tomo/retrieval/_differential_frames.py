@@ -88,21 +88,23 @@ def _row(first, pitch, place, depth):
 
 
 @compiled
-def filtered_down(image, first, pitch, depth, r, last, taps, repeat, total, at, width):
+def filtered_down(image, first, pitch, depth, r, last, taps, border, total, at, width):
     """Filter across the rows, at row r, into ``total`` from ``at`` on; three lags at a time.
 
-    Row r begins at ``first + r · pitch`` of ``image``. Above row 0 and below row ``last`` there is nothing, or the
-    border again if ``repeat``. Of a ring of ``depth`` rows, the latest ones, row r is at ``r % depth``. The taps are
-    one more than a multiple of three.
+    Row r begins at ``first + r · pitch`` of ``image``. Above row 0 and below row ``last`` there is the border again, so
+    many times of it: 0 or 1, in the taps' dtype, as numba compiles each kind of literal anew. Of a ring of ``depth``
+    rows, the latest ones, row r is at ``r % depth``. The taps are one more than a multiple of three.
     """
     turn = r // depth * depth
     scaled(width, image, _row(first, pitch, r - turn, depth), taps[0], total, at)
     for lag in range(1, len(taps), 3):
         s1, s2, s3 = taps[lag], taps[lag + 1], taps[lag + 2]
-        t1, t2, t3 = s1, s2, s3
-        if not repeat:
-            s1, s2, s3 = s1 * (r >= lag), s2 * (r > lag), s3 * (r > lag + 1)
-            t1, t2, t3 = t1 * (r + lag <= last), t2 * (r + lag < last), t3 * (r + lag + 1 < last)
+        t1 = s1 if r + lag <= last else s1 * border
+        t2 = s2 if r + lag < last else s2 * border
+        t3 = s3 if r + lag + 1 < last else s3 * border
+        s1 = s1 if r >= lag else s1 * border
+        s2 = s2 if r > lag else s2 * border
+        s3 = s3 if r > lag + 1 else s3 * border
         _add_rows(
             width, image,
             _row(first, pitch, max(r - lag, 0) - turn, depth), _row(first, pitch, min(r + lag, last) - turn, depth),
@@ -155,7 +157,7 @@ def _smooth(images, f, r, taps, line, smooth):
     rows, columns = images.shape[2:]
     reach, first = len(taps) - 1, f * rows * columns
     ask(columns, images, first + (r + reach + 1) * columns)
-    filtered_down(images, first, columns, rows, r, rows - 1, taps, True, line, reach, columns)
+    filtered_down(images, first, columns, rows, r, rows - 1, taps, taps.dtype.type(1), line, reach, columns)
     for c in range(reach):
         line[0, c], line[0, reach + columns + c] = line[0, reach], line[0, reach + columns - 1]
     filtered_along(line, reach, taps, smooth, (f * smooth.shape[2] + r + PAD) * smooth.shape[3] + PAD, columns)

@@ -84,7 +84,7 @@ def _gather(maps, count, window, r, first, found):
     rows, segments, deep, _ = maps.shape
     pitch, start, size = segments * deep * SEGMENT, first // SEGMENT * deep * SEGMENT, count * SEGMENT
     ask(size, maps, start + (r + len(window)) * pitch)
-    filtered_down(maps, start, pitch, rows, r, rows - 1, window, False, found, 0, size)
+    filtered_down(maps, start, pitch, rows, r, rows - 1, window, window.dtype.type(0), found, np.intp(0), size)
 
 
 @compiled
