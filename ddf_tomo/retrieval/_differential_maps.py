@@ -100,7 +100,7 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
                 diagonal.append(_root(entry))
             if b < 6:
                 upper.append(entry if a == b else torch.where(fit.valid, entry, 0))
-    errors = torch.stack(diagonal, -1)
+    errors = torch.stack(diagonal).movedim(0, -1)
     relative = (fit.misfit / fit.mean.square()).sum(0) / spare
     nothing = torch.zeros_like(transmission)
     return Maps(
@@ -116,7 +116,7 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
         valid=fit.valid,
         windows_px=(math.hypot(window, SPREAD * smoothing),),
         chi2=_chi2(fit, view.counts, smoothing, spare) if math.isfinite(view.counts) else None,
-        error_matrix=torch.stack(upper, -1),
+        error_matrix=torch.stack(upper).movedim(0, -1),
     )
 
 
