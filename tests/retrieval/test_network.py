@@ -146,3 +146,12 @@ def test_matching_goes_on_from_the_network(model: str) -> None:
     for name in ("displacement", "covariance"):
         off = np.abs(getattr(refined, name) - getattr(alone, name)) / getattr(alone, f"{name}_error")
         assert np.median(off[inner]) < 0.3
+
+
+def test_what_is_left_over_is_noise(model: str) -> None:
+    """χ² beside that of matching, whose maps of a uniform sample are as good."""
+    pair = frames(12, SHAPE, transmission=T, displacement=U, covariance=C, counts=2000.0)
+    found = retrieve(*pair, "network", model=model, gain=1.0, progress=False)
+    other = retrieve(*pair, "matching", gain=1.0, progress=False)
+    inner = np.s_[10:-10, 10:-10]
+    assert np.median(found.chi2[inner]) == pytest.approx(np.median(other.chi2[inner]), abs=0.15)

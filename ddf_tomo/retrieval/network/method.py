@@ -152,6 +152,7 @@ def _maps(found: Evidence, theta: Tensor, log_error: Tensor, without_gain: bool)
         ].amax(0)
         certain = certain.repeat_interleave(8, 0).repeat_interleave(8, 1)[: shape[0], : shape[1]]
         misfit, freedom = _misfit(found, theta)
+        freedom = freedom * found.noise  # counts that were divided with the terms
     valid = found.same & (certain < math.log(UNKNOWN)) & theta.isfinite().all(0) & log_error.isfinite().all(0)
     error = torch.where(valid, log_error.clamp(max=20).exp(), torch.inf).detach()
     theta = torch.where(valid, theta, torch.zeros_like(theta))
