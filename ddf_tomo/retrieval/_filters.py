@@ -23,7 +23,7 @@ def gaussian_taps(sigma: float, *, unit_sum: bool = True) -> tuple[float, ...]:
     """Taps for the lags 0 ... ⌈3σ⌉ of a sampled Gaussian; ``(1,)`` for σ = 0; peak 1 unless ``unit_sum``."""
     if sigma == 0:
         return (1.0,)
-    taps = [math.exp(-0.5 * (lag / sigma) ** 2) for lag in range(math.ceil(3 * sigma) + 1)]
+    taps = [math.exp(-0.5 * min(lag / sigma, 1e3) ** 2) for lag in range(math.ceil(3 * sigma) + 1)]
     total = taps[0] + 2 * sum(taps[1:]) if unit_sum else 1.0
     return tuple(tap / total for tap in taps)
 

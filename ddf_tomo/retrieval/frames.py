@@ -215,6 +215,6 @@ def _device(device: Any, home: torch.device) -> torch.device:
     try:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
-    except (TypeError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(message("device", "a device that torch can use here", repr(device))) from error
     return wanted

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ddf_tomo.retrieval import METHODS, retrieve
 from ddf_tomo.retrieval._differential_compiled import fit as compiled
 from ddf_tomo.retrieval._differential_torch import fit as obvious
-from ddf_tomo.retrieval._filters import FIRST, SECOND, along, blur_operators, erode, smooth, window_sum
+from ddf_tomo.retrieval._filters import FIRST, SECOND, along, blur_operators, erode, gaussian_taps, smooth, window_sum
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 from tests.retrieval.simulation import frames
@@ -48,6 +48,7 @@ def test_filters_agree_with_scipy() -> None:
     expected = ndimage.gaussian_filter(image.numpy(), (0, 1.3, 1.3), radius=(0, 4, 4), mode="nearest")
     np.testing.assert_allclose(smooth(image, 1.3).numpy(), expected, atol=1e-13)
     assert smooth(image, 0.0) is image
+    assert gaussian_taps(1e-200) == (1.0, 0.0)
     peak = np.zeros((41, 41))
     peak[20, 20] = 1
     window = ndimage.gaussian_filter(peak, 2.0, radius=6)
