@@ -214,10 +214,10 @@ def plug_and_play(
 def near_data(
     misfit: Misfit,
     target: torch.Tensor,
-    rho: torch.Tensor | float,
+    rho: torch.Tensor | float | Callable[[torch.Tensor], torch.Tensor],
     iterations: int,
     start: torch.Tensor | None = None,
-    preconditioner: LinearOperator | None = None,
+    preconditioner: Callable[[torch.Tensor], torch.Tensor] | None = None,
     finest: float = 0.0,
 ) -> torch.Tensor:
     """``argmin ½ |W^(1/2) (A x - y)|² + ρ/2 |x - target|²`` by conjugate gradients; gradients pass through all of it.
@@ -229,7 +229,7 @@ def near_data(
     target
         Volume, of the operator's domain shape.
     rho
-        ``ρ``.
+        ``ρ``: a factor, or a linear map.
     iterations
         At most.
     start
@@ -247,14 +247,18 @@ def near_data(
     tensor([0.5000, 0.5000, 0.5000])
     """
     x = target if start is None else start
-    s = rho * (target - x) - misfit.gradient(misfit.residual(x))
+
+    def prior(v: torch.Tensor) -> torch.Tensor:
+        return rho(v) if callable(rho) else rho * v
+
+    s = prior(target - x) - misfit.gradient(misfit.residual(x))
     p = s if preconditioner is None else preconditioner(s)
     gamma = (s * p).sum()
     tiny = torch.finfo(s.dtype).tiny
     for _ in range(iterations):
         if finest and float(s.square().sum()) <= finest:
             break
-        q = misfit.normal(p) + rho * p
+        q = misfit.normal(p) + prior(p)
         alpha = gamma / ((p * q).sum() + tiny)
         x, s = x + alpha * p, s - alpha * q
         z = s if preconditioner is None else preconditioner(s)

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,14 @@ from ddf_tomo._progress import progress_bar
 from ddf_tomo.operators.base import LinearOperator, as_tensor
 from ddf_tomo.operators.spherical_harmonics import order_of, power
 from ddf_tomo.priors.positivity import nowhere_negative
+from ddf_tomo.solvers._bands import Bands
 from ddf_tomo.solvers.checkpoint import Checkpoint, State
 from ddf_tomo.solvers.iteration import Callback, Solution, Step, identity, iterate
 from ddf_tomo.solvers.misfit import Misfit
 from ddf_tomo.solvers.plug_and_play import denoised, near_data, noise_variance
 
 START_ITERATIONS = 10
-INNER_ITERATIONS = 6
+INNER_ITERATIONS = 12
 COMPARISONS = 2
 LITTLE = 0.03  # of what a reconstruction shows of an order: less of it than that is not called signal
 MOST = 10.0  # by which an order is made stronger or weaker
@@ -37,7 +39,6 @@ FAINTEST = 1e-6  # error of an order relative to the volume: nothing is trusted 
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """``(volume, level of each order)`` to the volume without it: a `ddf_tomo.priors.learned.Denoiser`."""
-Foretell = Callable[[Tensor, int], Tensor]  # errors of each order of a volume that stands in this place
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class RehearsedSolution(Solution):
         As of any `Solution`.
     levels
         Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start,
-        and in each round of the denoised volume and of what the data make of it. The last one is that of ``x``.
+        and of each round. The last one is that of ``x``.
     strength
-        ``ρ`` of each order in the last round.
+        ``ρ`` of each order in the last round, in the mean over frequencies of ``1 / ρ``.
     """
 
     levels: tuple[tuple[float, ...], ...] = ()
@@ -68,7 +69,7 @@ def rehearsed(
     *,
     weights: Any = None,
     variance: float | None = None,
-    rounds: int = 4,
+    rounds: int = 3,
     strength: float = 1.0,
     positive: bool = False,
     inner_iterations: int = INNER_ITERATIONS,
@@ -80,10 +81,12 @@ def rehearsed(
     """Denoise and ask the data in turn, at levels from a rehearsal.
 
     It starts from ``x = argmin ½ |W^(1/2) (A x - y)|² + Σ_ℓ ρ_ℓ/2 |x_ℓ|²``. Each round denoises, ``z = D(x, σ)``, and
-    asks the data, ``x = argmin ½ |W^(1/2) (A x - y)|² + Σ_ℓ ρ_ℓ/2 |x_ℓ - z_ℓ|²`` with ``ρ_ℓ = strength · variance /
-    τ_ℓ²``, by conjugate gradients on the exact operator. ``σ_ℓ`` and ``τ_ℓ`` are the errors that ``x`` and ``z`` had
-    in this round in the rehearsal: in the geometric mean over the ``volumes``, each of them made as bright as the data
-    are and seen by ``A`` with as much noise, and each of its orders as strong as linear reconstructions show it.
+    asks the data, ``x = argmin ½ |W^(1/2) (A x - y)|² + ½ |ρ^(1/2) (x - z)|²`` with ``ρ = strength · variance / τ²``,
+    by conjugate gradients on the exact operator. ``σ_ℓ`` is the error that ``x`` had in this round in the rehearsal,
+    of each order, and ``τ²`` the power spectrum of that of ``z``, of each order and band of spatial frequencies: what
+    a denoiser gets wrong is mostly smooth, and there the data know better. Both in the geometric mean over the
+    ``volumes``, each of them made as bright as the data are and seen by ``A`` with as much noise, and each of its
+    orders as strong as linear reconstructions show it.
 
     Parameters
     ----------
@@ -129,12 +132,12 @@ def rehearsed(
     ...     return x + levels[0] / (0.1 + levels[0]) * (x.mean((0, 1, 2)) - x)
     >>> solution = rehearsed(A, torch.ones(5, 5, 3, 6), towards_the_mean, [torch.ones(5, 5, 4, 6)], variance=0.01)
     >>> bool((solution.x - 1).abs().max() < 0.15), len(solution.levels)
-    (True, 10)
+    (True, 5)
     """
     misfit = Misfit(A, y, weights)
     if not callable(denoiser) or isinstance(denoiser, type):
         raise TypeError(message("denoiser", "a function of a volume and its noise levels", repr(denoiser)))
-    variance = None if variance is None else number(variance, "variance", low=0.0, low_open=True)
+    given = None if variance is None else number(variance, "variance", low=0.0, low_open=True)
     x, _, residual = misfit.begin(None)
     play = _Play(
         denoiser,
@@ -147,37 +150,37 @@ def rehearsed(
     known, seed = _checked_volumes(volumes, x), integer(seed, "seed", high=2**62)
 
     def begin(state: State) -> None:
-        state["variance"] = noise_variance(misfit.y, misfit.weights) if variance is None else variance
-        views = _Views(misfit, state["variance"], seed)
+        variance = state["variance"] = noise_variance(misfit.y, misfit.weights) if given is None else given
+        views, state["seen"] = _Views(misfit, variance, seed), Bands(x.shape).curvature(misfit)
         met = []
         with progress_bar(len(known), "rehearsing", progress) as bar:
             for which, volume in enumerate(views.alike(known)):
-                met.append(play.rehearse(views.noisy(volume, which), volume, state["variance"]))
+                met.append(play.rehearse(views.noisy(volume, which), volume, variance, state["seen"]))
                 bar.update()
-        state["levels"] = torch.stack(met).log().mean(0).exp()
-        state["x"] = play.one_round(misfit, state["x"], 0, state["variance"], foretold(state))
-
-    def foretold(state: State) -> Foretell:
-        return lambda volume, place: state["levels"][place]
+        state["levels"], state["spectra"] = (torch.stack(parts).log().mean(0).exp() for parts in zip(*met, strict=True))
+        state["x"] = play.start(misfit, variance, state["levels"][0])
 
     def step(state: State, iteration: int) -> Step:
         if not len(state["levels"]):
             begin(state)
-        x = play.one_round(misfit, state["x"], iteration, state["variance"], foretold(state))
-        state["x"] = nowhere_negative(x, play.order) if play.positive and iteration == play.rounds else x
+        z = play.cleaner(state["x"], state["levels"][iteration])
+        spectrum = state["spectra"][iteration - 1]
+        found = play.asked(misfit, state["x"], z, state["variance"], spectrum, state["seen"])
+        state["x"] = nowhere_negative(found, play.order) if play.positive and iteration == play.rounds else found
         return Step(misfit.norm(misfit.residual(state["x"])))
 
-    state: State = {"x": x, "variance": 0.0, "levels": x.new_zeros(0, play.order // 2 + 1)}
+    empty = x.new_zeros(0)
+    state: State = {"x": x, "variance": 0.0, "levels": empty, "spectra": empty, "seen": empty}
     problem = {}
     if checkpoint is not None:
         settings = {name: value for name, value in vars(play).items() if name != "denoiser"}
         sums = [float(volume.double().square().sum()) for volume in known]
         problem = identity(misfit, denoiser=type(denoiser).__name__, volumes=sums, seed=seed, **settings)
-        problem["variance"] = variance
+        problem["variance"] = given
     how: dict[str, Any] = {"callback": callback, "progress": progress, "checkpoint": checkpoint}
     solution = iterate("plug and play", state, step, residual, problem, iterations=play.rounds, **how)
     levels = tuple(map(tuple, state["levels"].tolist()))
-    rho = tuple(strength * state["variance"] / level**2 for level in levels[-2])
+    rho = tuple((play.strength * state["variance"] / Bands(x.shape).overall(state["spectra"][-1])).tolist())
     return RehearsedSolution(solution.x, solution.residuals, solution.stopped_by, levels, rho)
 
 
@@ -192,26 +195,34 @@ class _Play:
     positive: bool
     inner: int
 
-    def one_round(self, misfit: Misfit, x: Tensor, place: int, variance: float, foretell: Foretell) -> Tensor:
-        """From the start (0) to the last one."""
-        z = torch.zeros_like(x) if not place else denoised(self.denoiser, x, foretell(x, 2 * place - 1))
-        z = nowhere_negative(z, self.order) if self.positive else z
-        rho = self.strength * variance / spread(foretell(z, 2 * place)).square()
-        return near_data(misfit, z, rho, self.inner if place else START_ITERATIONS, x)
+    def start(self, misfit: Misfit, variance: float, levels: Tensor) -> Tensor:
+        """From a linear reconstruction of a volume whose orders are so strong."""
+        rho = self.strength * variance / spread(levels).square()
+        shape = tuple(int(n or 1) for n in misfit.A.domain_shape)
+        return near_data(misfit, levels.new_zeros(shape), rho, START_ITERATIONS)
 
-    def rehearse(self, misfit: Misfit, truth: Tensor, variance: float) -> Tensor:
-        """The errors in each place, where the truth is known."""
-        x, met = torch.zeros_like(truth), []
-        least = FAINTEST * float(error_levels(x, truth).max())
+    def cleaner(self, x: Tensor, levels: Tensor) -> Tensor:
+        z = denoised(self.denoiser, x, levels)
+        return nowhere_negative(z, self.order) if self.positive else z
 
-        def foretell(volume: Tensor, place: int) -> Tensor:
-            met.append(error_levels(volume, truth).clamp_min(least))
-            return met[-1]
+    def asked(self, misfit: Misfit, x: Tensor, z: Tensor, variance: float, spectrum: Tensor, seen: Tensor) -> Tensor:
+        """What the data make of ``z``, from ``x`` on."""
+        bands, rho = Bands(x.shape), self.strength * variance / spectrum
+        return near_data(misfit, z, partial(bands.times, rho), self.inner, x, partial(bands.times, 1 / (rho + seen)))
 
-        for place in range(self.rounds + 1):
-            x = self.one_round(misfit, x, place, variance, foretell)
-        foretell(x, 2 * self.rounds + 1)
-        return torch.stack(met)
+    def rehearse(self, misfit: Misfit, truth: Tensor, variance: float, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the truth is known: the errors of nothing, of the start and of each round, and spectra of ``z``'s."""
+        levels, spectra = [error_levels(torch.zeros_like(truth), truth)], []
+        least = FAINTEST * levels[0].max()
+        levels[0] = levels[0].clamp_min(least)
+        x = self.start(misfit, variance, levels[0])
+        for _ in range(self.rounds):
+            levels.append(error_levels(x, truth).clamp_min(least))
+            z = self.cleaner(x, levels[-1])
+            spectra.append(Bands(x.shape).strength(z - truth).clamp_min(least**2))
+            x = self.asked(misfit, x, z, variance, spectra[-1], seen)
+        levels.append(error_levels(x, truth).clamp_min(least))
+        return torch.stack(levels), torch.stack(spectra)
 
 
 @dataclass(frozen=True)

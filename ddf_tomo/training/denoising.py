@@ -15,11 +15,12 @@ from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors.learned.samples import random_sample
 from ddf_tomo.solvers.misfit import Misfit
 from ddf_tomo.solvers.plug_and_play import near_data, noise_variance
-from ddf_tomo.solvers.rehearsal import INNER_ITERATIONS, START_ITERATIONS, error_levels, spread
+from ddf_tomo.solvers.rehearsal import START_ITERATIONS, error_levels, spread
 from ddf_tomo.training._volume_task import VolumeTask, order_errors
 from ddf_tomo.training.pairs import positive_range, random_scan, white_noise_pair
 
 __all__ = ["Denoising"]
+INNER_ITERATIONS = 6
 JITTER = 0.2  # of the logarithm of the level: in use it is an estimate
 
 

@@ -48,6 +48,15 @@ def _(s: Source) -> Made:
     return solvers.plug_and_play, given | wishes | {"denoiser": s.one_of(*networks()), "inner_iterations": 2}
 
 
+@entry("rehearsed", 2)
+def _(s: Source) -> Made:
+    given = problem(s, dt.SaxsResponse([0.0, 0.8, 1.6, 2.4]))
+    volumes = [s.noise(*given["A"].domain_shape), 1e-20 * s.noise(*given["A"].domain_shape)]
+    wishes = {"volumes": volumes, "variance": s.number(0.1, 2), "strength": s.number(0.1, 2), "positive": s.chance(0.5)}
+    given = {name: given[name] for name in ("A", "y", "weights")} | wishes
+    return solvers.rehearsed, given | {"denoiser": s.one_of(*networks()), "rounds": 2, "inner_iterations": 2}
+
+
 @entry("unrolled")
 def _(s: Source) -> Made:
     given = problem(s, dt.SaxsResponse([0.0, 0.8, 1.6, 2.4]))
