@@ -23,7 +23,7 @@ from ddf_tomo.training.frames import FRAME_SPLITS, MARGIN, Crop, arriving, rando
 
 METHODS = ("matching", "network", "network+matching")
 COUNTS, NOISIER = 2000.0, 16
-CROPS, EDGE = 16, 12  # of each family; pixels that are not judged
+CROPS, EDGE = 8, 12  # of each family; pixels that are not judged
 PERIOD, DOT = 12.0, 2.0  # pixels: of the honeycomb, and of its dots' Gaussian
 PARTS = {"u": slice(0, 2), "C": slice(2, 5), "ln T": slice(5, 6)}
 
