@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ddf_tomo._checks import NOT_NUMBERS, check_shape, message, number, real_array
+from ddf_tomo._checks import NOT_NUMBERS, check_shape, dense, message, number, real_array
 from ddf_tomo.retrieval._filters import smooth
 from ddf_tomo.retrieval._warped import fast_length
 from ddf_tomo.retrieval.maps import Maps
@@ -33,6 +33,7 @@ __all__ = ["EdgeResponse", "Restored", "edge_response", "restore_transmission"]
 
 STRENGTHS = torch.logspace(-6, 4, 61, dtype=torch.float64)  # times the mean of 1/σ²
 ITERATIONS, ACCURACY = 1000, 1e-7
+SUREST = 1e3  # times as sure as the median pixel counts as if it were no surer
 CURVE, SPOKES = 101, 16  # frequencies of a curve, and directions that it is the mean of
 BROADEST = 64.0  # pixels
 SEEN = 0.1  # modulation at which a frequency is said to be resolved
@@ -189,10 +190,10 @@ def restore_transmission(
         chosen = number(strength, "strength", low=0.0, low_open=True) * unit**2
     weights = torch.zeros(rows, columns, dtype=torch.float64)
     inner = slice(edge, edge + image.shape[0]), slice(edge, edge + image.shape[1])
-    weights[inner] = torch.where(known, 1 / torch.where(known, sigma, 1) ** 2, 0)
+    weights[inner] = torch.where(known, (median / torch.where(known, sigma, median)).clamp(max=SUREST) ** 2, 0)
     data = torch.zeros_like(weights)
     data[inner] = image
-    found = _solved(H, lap, weights, data, chosen, 1 / median**2)[inner]
+    found = _solved(H, lap, weights, data, chosen * median**2)[inner]
 
     levels = torch.logspace(-2, 2, 33, dtype=torch.float64) * median
     gains = torch.stack([_gain(H, lap, chosen * level**2) for level in levels])
@@ -300,7 +301,9 @@ def edge_response(image: ArrayLike | Tensor) -> EdgeResponse:
 
 def _image(value: Any, argument: str, shape: Any = (None, None)) -> Tensor:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        if dense(value, argument).is_complex():
+            raise TypeError(message(argument, "real numbers", f"dtype {value.dtype}"))
+        value = value.detach().cpu().double().numpy()
     if shape != (None, None) and isinstance(value, (int, float)):
         return torch.full(tuple(shape), number(value, argument, low=0.0, low_open=True), dtype=torch.float64)
     return torch.from_numpy(real_array(value, argument, tuple(shape), finite=False).copy()).double()
@@ -385,7 +388,7 @@ def _least_risk(image: Tensor, sigma: float, kernel: Tensor | None, width: float
     return float(STRENGTHS[best]) / sigma**2
 
 
-def _solved(H: Tensor, lap: Tensor, weights: Tensor, data: Tensor, strength: float, level: float) -> Tensor:
+def _solved(H: Tensor, lap: Tensor, weights: Tensor, data: Tensor, strength: float) -> Tensor:
     """The minimum, by conjugate gradients with what would solve it for even errors everywhere in front."""
     size = data.shape
 
@@ -399,7 +402,7 @@ def _solved(H: Tensor, lap: Tensor, weights: Tensor, data: Tensor, strength: flo
         return back(weights * blurred(x)) + torch.fft.irfft2(torch.fft.rfft2(x) * (strength * lap), s=size)
 
     share = float((weights > 0).double().mean())
-    diagonal = level * share * H.abs() ** 2 + strength * lap
+    diagonal = share * H.abs() ** 2 + strength * lap
 
     def eased(x: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) / diagonal.clamp(min=1e-12 * float(diagonal.max())), s=size)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ddf_tomo._checks import integer, message
+from ddf_tomo._checks import integer
 from ddf_tomo.retrieval._filters import smooth
 from ddf_tomo.retrieval.deconvolution._fit import arrived, inward
 from ddf_tomo.retrieval.deconvolution._model import ProductConvolution
@@ -391,11 +391,10 @@ class UnrolledDeconvolution(nn.Module):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             For a negative number of steps, or none in a step.
         """
-        if steps < 0 or inner < 1:
-            raise ValueError(message("steps, inner", "at least 0 and 1", (steps, inner)))
+        steps, inner = integer(steps, "steps"), integer(inner, "inner", low=1)
         w = start
         known = torch.einsum("nrrjk->njk", response) / KERNELS
         for step in range(steps):
