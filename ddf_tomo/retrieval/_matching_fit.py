@@ -166,7 +166,8 @@ class _Problem:
         seen = own[..., 0] > 0
         transmission = self.transmission
         if self.pixelwise and not seen.all():
-            sums = self._gather(torch.stack([seen, seen * transmission], -1), self.window)
+            known = torch.stack([seen, seen * transmission], -1)
+            sums = self._gather(known.to(self.terms), self.window)
             around = sums[..., 1] / sums[..., 0].clamp(min=1e-30)
             transmission = torch.where(seen | (sums[..., 0] < 1e-6), transmission, around)
         misfit, freedom, residual = own[..., 2:5].double().unbind(-1)

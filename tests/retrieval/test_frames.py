@@ -49,6 +49,7 @@ SAMPLE, REFERENCE = frames(5, (24, 26), displacement=(0.1, -0.1), counts=5000)
         (SAMPLE, REFERENCE, {"weights": np.zeros((24, 26))}, ValueError, "not all zero"),
         (SAMPLE, REFERENCE, {"weights": -np.ones((24, 26))}, ValueError, "non-negative"),
         (SAMPLE, REFERENCE, {"weights": "heavy"}, TypeError, "weights"),
+        (SAMPLE, REFERENCE, {"device": 2**70}, ValueError, "device"),
         (SAMPLE, REFERENCE, {"pixel_size_m": 0.0}, ValueError, "pixel_size_m"),
         (SAMPLE, REFERENCE, {"distance_m": -1.0}, ValueError, "distance_m"),
     ],
