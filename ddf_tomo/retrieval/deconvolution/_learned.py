@@ -28,7 +28,7 @@ class _Unrolled:
     Its options:
 
     * ``model``: file of weights, or the name of one that is shipped;
-    * ``steps``: of the network (5); more are slower and, up to about twice as many as it learned with, better;
+    * ``steps``: of the network (5): any number, best as many as it learned with, 2 to 5 in the recipe;
     * ``inner``: exact ways to the windows' minima in each of them (1);
     * ``window``: of `matching`, which gives displacement and start (2.2).
 
