@@ -2,15 +2,18 @@
 
 Every geometry differs from those before in its views, and ours also in its shapes and number of channels. Ours is
 measured in a fresh process as well, with the compiled code on disk (a call before has seen to that): there the first
-call also loads numba. MUMOTT compiles for every geometry.
+call also loads numba. MUMOTT compiles for every geometry. Retrieval is measured from an empty cache: processor time
+to compile it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +36,20 @@ loading = time.perf_counter() - start
 print(json.dumps([loading, first_call.extra_of_ours(int(sys.argv[3]), 0)]))
 """
 
+COMPILING = """
+import sys, time
+import numpy as np, torch
+torch.set_num_threads(1)
+from ddf_tomo.retrieval import retrieve
+reference = 1 + 0.3 * np.random.default_rng(0).standard_normal((4, 40, 40)).astype(np.float32)
+def seconds():
+    start = time.process_time()
+    retrieve(0.9 * np.roll(reference, 1, -1), reference, sys.argv[1], progress=False)
+    return time.process_time() - start
+first = seconds()
+print(first - seconds())
+"""
+
 
 def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
     """Differences between the first and later calls."""
@@ -53,9 +70,19 @@ def run(quick: bool = False, size: int | None = None) -> Iterator[Row]:
     yield Row("ours, first call of a fresh process", statistics.median(extra), "s", at_most=0.3, note=note)
     yield Row("import of numba, fresh process", statistics.median(loading), "s", note="torch already imported")
 
+    for method in ("differential",) if quick else ("differential", "matching"):
+        yield Row(f"{method} retrieval, compilation", compilation(method), "s", note="processor time, empty cache")
+
     with quiet():
         theirs = tuple(extra_of_mumott(size, seed) for seed in range(1 if quick else 5))
     yield Row("MUMOTT, new geometry, median", statistics.median(theirs), "s", note=spread(theirs, "s", "geometries"))
+
+
+def compilation(method: str) -> float:
+    """Seconds that a first retrieval takes longer than a second one, where nothing was compiled before."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", COMPILING, method]
+        return float(subprocess.check_output(command, env=os.environ | {"NUMBA_CACHE_DIR": folder}))
 
 
 def new_geometry(size: int, seed: int) -> Geometry:
