@@ -48,7 +48,7 @@ class RehearsedSolution(Solution):
     Attributes
     ----------
     x, residuals, stopped_by
-        As of any `Solution`.
+        As of any `Solution`; ``x`` is of the operator's domain shape.
     levels
         Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start,
         and of each round. The last one is that of ``x``.

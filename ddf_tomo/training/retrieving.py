@@ -139,7 +139,7 @@ class Retrieving:
         return [turned(self._member(int(each)), int(draw.integers(8))) for each in chosen]
 
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
-        """Negative log-likelihood of the truth of the batch of this ``step``, of all quantities and pixels."""
+        """Negative log-likelihood that ``network`` gives the truth of the batch of this ``step``, over all pixels."""
         levels, truth = self._together(self.examples(step))
         found = network(levels)
         pull = ((found[:, :6] - truth) * (-found[:, 6:]).exp()).abs()
