@@ -71,10 +71,11 @@ def directional_symbol(matrix: Any, beams: ArrayLike, directions: ArrayLike, wid
     w = number(width_rad, "width_rad", low=NARROWEST, high=math.pi)
     squares = (R.mT @ R).flatten(1)
     G = R.new_empty(len(grid), coefficients * coefficients)
-    for chunk in torch.arange(len(grid)).split(max(1, PAIRS_AT_ONCE // max(views, 1))):
-        s = (grid[chunk] @ p.T).square_().div_(2 * w * w)
+    size = max(1, PAIRS_AT_ONCE // max(views, 1))
+    for start in range(0, len(grid), size):
+        s = (grid[start : start + size] @ p.T).square_().div_(2 * w * w)
         delta = torch.exp(-s).mul_((1.5 - s).div_(w * math.sqrt(2 * math.pi)))
-        torch.mm(delta, squares, out=G[chunk[0] : chunk[-1] + 1])
+        torch.mm(delta, squares, out=G[start : start + size])
     return G.unflatten(1, (coefficients, coefficients))
 
 
