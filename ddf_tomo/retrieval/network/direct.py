@@ -79,7 +79,7 @@ class DirectNetwork(Module):
         self.register_buffer("calibration", torch.ones(QUANTITIES))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Maps ``(example, 12, row, column)`` at the finest of the ``levels``: (u, C, ln T), and the logarithms of errors."""
+        """Maps ``(example, 12, row, column)`` at the finest of the ``levels``: (u, C, ln T) and log errors."""
         down: list[Tensor] = []
         for n, level in enumerate(levels):
             coarser = levels[n + 1] if n + 1 < len(levels) else None
