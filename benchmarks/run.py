@@ -40,6 +40,7 @@ NAMES = (
     "imaging",
     "retrieval",
     "retrieval_prior",
+    "retrieval_network",
     "deconvolution",
     "chain",
     "rods",
