@@ -25,7 +25,8 @@ from ddf_tomo.weights import load_network, options_of
 MATCHING = matching._Matching()
 ITERATIONS = 3  # of the start, as in training
 REACH = 320  # pixels of the frames that a result of the network looks at, at most
-UNKNOWN = 0.25  # pixels, less than what is assumed beforehand: of a window of sixteen pixels whose displacement is less certain nothing is told
+# Pixels, less than what is assumed beforehand: of a window whose displacement is less certain nothing is told.
+UNKNOWN = 0.25
 PREFERRED = "retrieval-network"
 
 
