@@ -64,12 +64,13 @@ def _crops(kind: str, count: int) -> Iterator[Row]:
         for seed in range(count):
             crop = KINDS[kind](family, seed)
             truth = crop.truth.numpy()
-            for method in METHODS[1::-1]:
-                try:
-                    maps, _ = _timed(crop.sample.numpy(), crop.reference.numpy(), method)
-                except ValueError:  # no information in any pixel
-                    lost += 1
-                    break
+            frames = crop.sample.numpy(), crop.reference.numpy()
+            try:
+                both = {method: _timed(*frames, method)[0] for method in METHODS[:2]}
+            except ValueError:  # no information in any pixel
+                lost += 1
+                continue
+            for method, maps in both.items():
                 found, error = stacked(maps)
                 inner = maps.valid.copy()
                 inner[:EDGE], inner[-EDGE:], inner[:, :EDGE], inner[:, -EDGE:] = 4 * (False,)
