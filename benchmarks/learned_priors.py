@@ -86,7 +86,7 @@ def ratio_row(what: str, found: Sequence[Found], figure: str, opponent: str, at_
 def one_scan(index: int, size: int, weights: str, shift: str = "none") -> Found:
     """Figures of all methods on one scan."""
     scan, truth = benchmark_scan(index, (size,) * 3, ORDER, shift=shift)
-    learned = reconstruct(scan, ORDER, prior=weights, progress=False)
+    learned = reconstruct(scan, ell_max=ORDER, prior=weights, progress=False)
     return {
         "learned": figures(learned.coefficients, truth),
         "laplacian": best(partial(laplacian, scan), truth, LAPLACIAN),
@@ -105,7 +105,7 @@ def figures(found: Any, truth: Any) -> dict[str, float]:
 def laplacian(scan: Scan, weight: float) -> Any:
     """At this relative weight."""
     return reconstruct(
-        scan, ORDER, prior="smoothness", weight=weight, iterations=ITERATIONS, progress=False
+        scan, ell_max=ORDER, prior="smoothness", weight=weight, iterations=ITERATIONS, progress=False
     ).coefficients
 
 
@@ -159,6 +159,6 @@ def open_part(index: int, size: int, weights: str) -> Found:
         return float(np.linalg.norm(null_space_share(torch.as_tensor(found) - true, A).open))
 
     tv = [left(total_variation(scan, 4.0, weight)) for weight in TV[2:7]]
-    learned = reconstruct(scan, ORDER, prior=weights, progress=False).coefficients
+    learned = reconstruct(scan, ell_max=ORDER, prior=weights, progress=False).coefficients
     size_of_it = left(torch.zeros_like(true))
     return {"learned": {"open": left(learned)}, "tv": {"open": min(tv)}, "zero": {"open": size_of_it}}
