@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ QUANTITIES = ("u", "C", "T")
 PARTS = (slice(0, 2), slice(2, 5), slice(5, 6))
 ITERATIONS = 3  # of the start
 FARTHEST = 4.0  # errors; beyond, the likelihood's square becomes a line
-SAMPLES, BATCHES, VALIDATION = range(3)  # kinds of random numbers
+SAMPLES, BATCHES, VALIDATION, CALIBRATION = range(4)  # kinds of random numbers
 COVERED, WITHIN = 0.95, 1.959964
 SINGLE = 0.5  # share of examples with one step
 
@@ -174,15 +174,15 @@ class Retrieving:
         return figures
 
     def calibrate(self, network: torch.nn.Module) -> None:
-        """Scale the errors of a ``network`` so that 95 % of the validation's truth are within 1.96 of them; in place.
+        """Scale the errors of a ``network`` so that 95 % of the truth are within 1.96 of them; in place.
 
-        One factor for each quantity (u, C, ln T).
+        One factor for each quantity (u, C, ln T), from draws of all families that are in no batch.
         """
         calibration = network.calibration
         assert isinstance(calibration, Tensor)
         pulls = []
         with torch.no_grad():
-            for each in self._validation:
+            for each in self._drawn(CALIBRATION, sorted({*self.families, *self.validation})):
                 levels, truth = self._together([each])
                 found = network(levels)
                 pulls.append(((found[:, :6] - truth).abs() * (-found[:, 6:]).exp())[0].flatten(1))
@@ -206,11 +206,12 @@ class Retrieving:
 
     @cached_property
     def _validation(self) -> list[Example]:
-        made = []
-        for place, family in enumerate(self.validation):
+        return list(self._drawn(VALIDATION, self.validation))
+
+    def _drawn(self, purpose: int, families: Sequence[str]) -> Iterator[Example]:
+        for place, family in enumerate(families):
             for count in range(self.validation_frames):
-                made.append(self.example(family, np.random.default_rng([self.seed, VALIDATION, place, count])))
-        return made
+                yield self.example(family, np.random.default_rng([self.seed, purpose, place, count]))
 
 
 def angle(found: Tensor, truth: Tensor) -> float:
