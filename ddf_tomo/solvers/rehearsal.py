@@ -33,8 +33,8 @@ from ddf_tomo.solvers.plug_and_play import denoised, near_data, noise_variance
 START_ITERATIONS = 10
 INNER_ITERATIONS = 12
 COMPARISONS = 2
-LITTLE = 0.03  # of what a reconstruction shows of an order: less of it than that is not called signal
-MOST = 10.0  # by which an order is made stronger or weaker
+LITTLE = 0.03  # of what a reconstruction shows of a band: less of it than that is not called signal
+MOST = 10.0  # by which a band of an order is made stronger or weaker
 FAINTEST = 1e-6  # error of an order relative to the volume: nothing is trusted further
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -85,8 +85,8 @@ def rehearsed(
     by conjugate gradients on the exact operator. ``σ_ℓ`` is the error that ``x`` had in this round in the rehearsal,
     of each order, and ``τ²`` the power spectrum of that of ``z``, of each order and band of spatial frequencies: what
     a denoiser gets wrong is mostly smooth, and there the data know better. Both in the geometric mean over the
-    ``volumes``, each of them made as bright as the data are and seen by ``A`` with as much noise, and each of its
-    orders as strong as linear reconstructions show it.
+    ``volumes``, each of them seen by ``A`` with as much noise as the data, and made as bright and, in each order and
+    band, as strong as linear reconstructions show the sample to be.
 
     Parameters
     ----------
@@ -242,11 +242,12 @@ class _Views:
         return Misfit(misfit.A, misfit.A(volume) + noise, misfit.weights)
 
     def alike(self, volumes: Sequence[Tensor]) -> list[Tensor]:
-        """The volumes, each order made as strong as in the data, by what linear reconstructions show of it.
+        """The volumes, each order and band made as strong as in the data, by what linear reconstructions show of it.
 
         They mix orders, and show the less of one the weaker they are told it is: so it takes some rounds.
         """
         made = [self.misfit.size() / (self.misfit.norm(self.misfit.A(volume)) or 1.0) * volume for volume in volumes]
+        bands = Bands(made[0].shape)
         for _ in range(COMPARISONS):
             shown = self._linear(made)
             of_noise, of_data = shown(self.noisy(torch.zeros_like(made[0]), len(made))), shown(self.misfit)
@@ -254,15 +255,16 @@ class _Views:
                 of_volume = shown(self.noisy(volume, which))
                 signals = (torch.maximum(power - of_noise, LITTLE * power) for power in (of_data, of_volume))
                 ratio = torch.div(*signals).sqrt()
-                made[which] = spread(ratio.clamp(1 / MOST, MOST)) * volume
+                made[which] = bands.times(ratio.clamp(1 / MOST, MOST), volume)
         return made
 
     def _linear(self, volumes: Sequence[Tensor]) -> Callable[[Misfit], Tensor]:
-        """Mean square of each order in a reconstruction that takes orders to be as strong as in these volumes."""
+        """Strengths of a reconstruction that takes orders to be as strong as in these volumes."""
         nothing = torch.zeros_like(volumes[0])
         strengths = torch.stack([error_levels(volume, nothing) for volume in volumes]).log().mean(0).exp()
         rho = self.variance / spread(strengths.clamp_min(FAINTEST * float(strengths.max()))).square()
-        return lambda data: error_levels(near_data(data, nothing, rho, START_ITERATIONS), nothing).square()
+        bands = Bands(nothing.shape)
+        return lambda data: bands.strength(near_data(data, nothing, rho, START_ITERATIONS))
 
 
 def error_levels(found: Tensor, truth: Tensor) -> Tensor:
