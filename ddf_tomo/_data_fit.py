@@ -15,8 +15,8 @@ VIEWS_AT_ONCE = 16
 SAME = 1e-6
 
 
-def data_fit(misfit: Misfit, x: torch.Tensor, unit: float = 1.0) -> DataFit:
-    """The `DataFit` of a volume; one projection.
+def data_fit(misfit: Misfit, x: torch.Tensor, unit: float = 1.0) -> DataFit | None:
+    """The `DataFit` of a volume, by one projection; None where nothing tells of the noise.
 
     Parameters
     ----------
@@ -47,13 +47,15 @@ def data_fit(misfit: Misfit, x: torch.Tensor, unit: float = 1.0) -> DataFit:
             few = slice(None, None, -(-len(y) // VIEWS_AT_ONCE))
             measured.append(_variance(y[few], None if w is None else w[few]))
     squares, data = unit * torch.cat(sums).numpy(), torch.cat(counts).numpy()
-    variance = 1.0 if told else unit * float(np.nanmedian(measured)) if np.isfinite(measured).any() else math.nan
+    if not data.any() or not (told or np.isfinite(measured).any()):
+        return None
+    variance = 1.0 if told else unit * float(np.nanmedian(measured))
     per_view = np.divide(squares, data * variance, out=np.full(len(data), math.nan), where=data > 0)
     return DataFit(
         per_datum=float(squares.sum() / data.sum() / variance),
         per_view=per_view,
         noise=math.sqrt(variance * data.sum() / (unit * total)),
-        noise_from="weights" if told else "neighbouring pixels" if math.isfinite(variance) else "",
+        noise_from="weights" if told else "neighbouring pixels",
     )
 
 

@@ -173,11 +173,12 @@ class OneScan:
         )
         return [weight * self.scale * self.height * rounded]
 
-    def doubts(self, x: torch.Tensor, fit: DataFit, prior: LearnedPrior) -> list[str]:
+    def doubts(self, x: torch.Tensor, fit: DataFit | None, prior: LearnedPrior) -> list[str]:
         """Why this may not be what the network was made for; what there is, is warned of."""
         brightest = float(self.misfit.y.abs().max()) or 1.0
         card = getattr(prior.denoiser, "card", None)
-        told = doubts(x, fit.per_datum, fit.noise / brightest, {} if card is None else card.data.get("statistics", {}))
+        per_datum, noise = (math.nan, math.nan) if fit is None else (fit.per_datum, fit.noise / brightest)
+        told = doubts(x, per_datum, noise, {} if card is None else card.data.get("statistics", {}))
         if told:
             warnings.warn("the learned prior may be wrong here: " + "; ".join(told), UserWarning, stacklevel=4)
         return told

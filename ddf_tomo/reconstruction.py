@@ -39,10 +39,10 @@ class DataFit:
     per_view
         The same of each view, shape ``(views)``; NaN where all weights are zero.
     noise
-        Standard deviation that this is relative to, of a datum of mean weight, in units of the data; NaN if unknown.
+        Standard deviation that this is relative to, of a datum of mean weight, in units of the data.
     noise_from
         ``"weights"``: these are inverse variances; ``"neighbouring pixels"``: the scan has no weights but 0 and 1, and
-        noise was measured as what changes from pixel to pixel, so that it contains fine structure; ``""``: unknown.
+        noise was measured as what changes from pixel to pixel, so that it contains fine structure.
 
     Examples
     --------

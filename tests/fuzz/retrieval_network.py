@@ -19,7 +19,7 @@ from tests.fuzz.values import Source
 @functools.cache
 def weights() -> str:
     """A file of untrained weights."""
-    path = folder() / "network.safetensors"
+    path = folder() / "retrieval-network.safetensors"
     torch.manual_seed(0)
     save_network(DirectNetwork((2, 2, 2, 2)), path)
     return str(path)

@@ -35,8 +35,8 @@ def norm(r, weights=1.0):
 def test_none_is_missing():
     public = {name for name in solvers.__all__ if inspect.isfunction(getattr(solvers, name))}
     chosen_by_weight = {name for name in public if name.endswith("_weight")}
-    # What does not iterate, what calls those that do, and `cgls` on X-ray transforms only.
-    of_solvers = {"fbp", "multiresolution", "preconditioner", "pcg"}
+    # What does not iterate, what calls those that do, `cgls` on X-ray transforms only, and what needs known volumes.
+    of_solvers = {"fbp", "multiresolution", "preconditioner", "pcg", "rehearsed"}
     assert public - chosen_by_weight - of_solvers == {name.split(",")[0] for name in SOLVERS}
 
 

@@ -80,7 +80,7 @@ def test_training_helps_on_another_geometry_too():
             return [float((unrolled(A, y) - truth).norm()) for A, y, truth in ((A, y, truth), other)]
 
     before = errors()
-    optimizer = torch.optim.Adam(unrolled.parameters(), 2e-2)
+    optimizer = torch.optim.Adam(unrolled.parameters(), 1e-2)
     for _ in range(20):
         optimizer.zero_grad()
         (unrolled(A, y) - truth).square().sum().backward()
