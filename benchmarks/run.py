@@ -37,6 +37,7 @@ NAMES = (
     "iradon",
     "reconstruction",
     "priors",
+    "learned_priors",
     "imaging",
     "retrieval",
     "retrieval_prior",
