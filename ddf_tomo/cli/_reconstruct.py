@@ -55,7 +55,10 @@ def reconstruct(
     ] = "auto",
     prior: Annotated[
         str,
-        typer.Option(help="What to prefer among volumes: 'tv' (keeps edges), 'smoothness', 'none'; 'auto': mostly tv."),
+        typer.Option(
+            help="What to prefer among volumes: 'tv' (keeps edges), 'smoothness', 'none', 'learned' or a file of"
+            " weights (.safetensors); 'auto': mostly tv."
+        ),
     ] = "auto",
     weight: Annotated[
         str,
