@@ -27,6 +27,7 @@ from ddf_tomo.solvers import (
     sirt,
 )
 from ddf_tomo.solvers.multiresolution import MOST_LEVELS
+from ddf_tomo.weights import shipped_weights
 
 PRIORS = ("auto", "tv", "smoothness")
 STARTS = ("auto", "fbp", "zero")
@@ -222,7 +223,7 @@ class Plan:
 
 def _checked_prior(prior: Any, method: str) -> str | Functional | None:
     takes = METHODS[method].takes_priors
-    if isinstance(prior, str) and (prior == "learned" or prior.endswith(".safetensors")):
+    if isinstance(prior, str) and (prior == "learned" or prior.endswith(".safetensors") or prior in shipped_weights()):
         prior = LearnedPrior(prior)
     if isinstance(prior, LearnedPrior):
         if method != "cg":

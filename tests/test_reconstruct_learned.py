@@ -12,7 +12,8 @@ from ddf_tomo.phantoms import helicoidal_fibres, simulate, tilt_series
 from ddf_tomo.priors.learned import EquivariantDenoiser, GradientStep, LearnedPrior, ResidualUNet
 from ddf_tomo.priors.learned.samples import SPLITS, random_sample
 from ddf_tomo.solvers import plug_and_play, rehearsed
-from ddf_tomo.weights import architecture, save_network, shipped_weights
+from ddf_tomo.training import benchmark_scan
+from ddf_tomo.weights import architecture, save_network
 
 GEOMETRY = tilt_series((8, 8, 8), tilts_rad=[0.0, 0.6], views=[8, 8], detector_shape=(10, 10))
 SCAN = simulate(helicoidal_fibres, GEOMETRY, SaxsResponse(np.arange(6) * np.pi / 6), noise=0.05)
@@ -74,10 +75,18 @@ def test_from_a_file(tmp_path):
     )
 
 
-@pytest.mark.skipif(bool(shipped_weights()), reason="there are weights to take")
-def test_nothing_is_shipped_yet():
-    with pytest.raises(ValueError, match=r"^prior: expected a network, got 'learned'. this version ships none"):
-        reconstruct(SCAN, prior="learned")
+def test_the_shipped_one_beats_total_variation_at_its_best():
+    """A test family: ℓ ≥ 2 of a scan whose weight of the total variation is chosen by the truth."""
+    pytest.importorskip("safetensors")
+    scan, truth = benchmark_scan(0, (16, 16, 16), 4, views=30)
+
+    def error(**how):
+        found = reconstruct(scan, ell_max=4, progress=False, **how).coefficients
+        return np.linalg.norm((found - truth.numpy())[..., 1:])
+
+    learned = error(prior="learned")
+    assert learned == error(prior="residual-unet")
+    assert learned < 0.9 * min(error(prior="tv", weight=weight, iterations=60) for weight in (1e-3, 3e-3, 1e-2, 3e-2))
 
 
 @architecture("nothing-of-a-denoiser")
