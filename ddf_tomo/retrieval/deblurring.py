@@ -6,9 +6,10 @@ A transmission map has no mask in it, but the blur of source and detector. `rest
 
 with σ the standard error of each pixel (of counts: Poisson's), Δ the Laplacian over neighbours. The result is linear in
 T: where the noise is even, an object's wave of frequency f comes out multiplied by ``|H|² / (|H|² + s σ² |Δ|²)``, and
-noise by ``H* / (|H|² + …)``. The first is the modulation transfer after restoration (before, it is ``|H|``), the root mean
-square of the second is the gain of the noise. Unless given, s is that with the least risk by Stein's unbiased estimate
-(Stein 1981, Ann. Stat. 9, 1135; in Fourier space as Eldar 2009, IEEE Trans. Signal Process. 57, 471), of what h blurs.
+noise by ``H* / (|H|² + …)``. The first is the modulation transfer after restoration (before, it is ``|H|``), the root
+mean square of the second is the gain of the noise. Unless given, s is that with the least risk by Stein's unbiased
+estimate (Stein 1981, Ann. Stat. 9, 1135; in Fourier space as Eldar 2009, IEEE Trans. Signal Process. 57, 471), of what
+h blurs.
 
 `edge_response` measures a blur from a slanted edge.
 """
