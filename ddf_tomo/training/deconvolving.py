@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import LARGEST_SEED, integer, message, number, real_array, size_tuple
+from ddf_tomo._checks import message, number
 from ddf_tomo.retrieval.deconvolution._fit import arrived
 from ddf_tomo.retrieval.deconvolution._motion import forward, pulled
 from ddf_tomo.retrieval.deconvolution.unrolled import Evidence, evidence, transfers_at
@@ -19,30 +18,32 @@ from ddf_tomo.retrieval.matching import METHOD as MATCHING
 from ddf_tomo.retrieval.method import View
 from ddf_tomo.training._frame_maps import FAMILIES
 from ddf_tomo.training._frame_maps import Maps as Truth
-from ddf_tomo.training._inputs import known_device
-from ddf_tomo.training.frames import FRAME_SPLITS, MARGIN, MASKS, arriving
-from ddf_tomo.training.retrieving import families_of
+from ddf_tomo.training._frame_task import UNROLLED, FrameTask, fewest_and_most
+from ddf_tomo.training.frames import MARGIN, MASKS, arriving
 
 __all__ = ["Deconvolving"]
 EDGE = 10  # pixels of a crop that do not count
 LEAST = 0.02  # square pixels, and of a transfer: an error below is not worth more
 CROSSING = np.deg2rad([50.0, 90.0])  # between the lines
-BATCHES, VALIDATION, SAMPLES, UNROLLED = range(4)  # kinds of random numbers
 INNER = 2  # most ways to the windows' minima in a step
 
 
 class Example(NamedTuple):
-    """Evidence, true second moments ``(row, column, 3)`` and transfers of the kernels, error of the start."""
+    """Evidence, true second moments ``(row, column, 3)`` and transfers of the kernels, error of the start.
+
+    And whether lines cross in every pixel.
+    """
 
     evidence: Evidence
     covariance: Tensor
     transfers: Tensor
     used: Tensor
     started: float
+    crossed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deconvolving:
+class Deconvolving(FrameTask):
     """Find kernel fields in frames of random samples: a task for `train` and `UnrolledDeconvolution`.
 
     Frames are those of the families of `ddf_tomo.training.random_crop`, and, for a share of them, of two families of
@@ -85,8 +86,6 @@ class Deconvolving:
     torch.Size([32, 32, 3])
     """
 
-    families: tuple[str, ...] = FRAME_SPLITS["train"]
-    validation: tuple[str, ...] = FRAME_SPLITS["validation"]
     size: tuple[int, ...] = (64, 64)
     pool: int = 300
     batch: int = 2
@@ -95,34 +94,20 @@ class Deconvolving:
     crossing: float = 0.3
     unrolled: tuple[int, ...] = (2, 5)
     validation_frames: int = 6
-    seed: int = 0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        low, high = real_array(self.counts, "counts", (2,)).tolist()
-        cleaned: dict[str, Any] = {
-            "families": families_of(self.families, "families"),
-            "validation": families_of(self.validation, "validation"),
-            "size": size_tuple(self.size, "size", 2),
-            "pool": integer(self.pool, "pool", low=1, high=10**7),
-            "batch": integer(self.batch, "batch", low=1, high=10_000),
-            "mask_steps": _range(self.mask_steps, "mask_steps", 1000),
-            "counts": (number(low, "counts", low=1.0), number(high, "counts", low=low, high=1e9)),
-            "crossing": number(self.crossing, "crossing", low=0.0, high=1.0),
-            "unrolled": _range(self.unrolled, "unrolled", 100),
-            "validation_frames": integer(self.validation_frames, "validation_frames", low=1, high=10_000),
-            "seed": integer(self.seed, "seed", high=LARGEST_SEED),
-            "device": str(known_device(self.device)),
-        }
-        for name, value in cleaned.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
+        object.__setattr__(self, "crossing", number(self.crossing, "crossing", low=0.0, high=1.0))
+        object.__setattr__(self, "unrolled", fewest_and_most(self.unrolled, "unrolled", 100))
         if min(self.size) < 3 * EDGE:
             raise ValueError(message("size", f"at least {3 * EDGE} rows and columns", self.size))
-        if shared := sorted(set(self.families) & set(self.validation)):
-            raise ValueError(message("validation", "families that do not train", ", ".join(map(repr, shared))))
 
-    def example(self, family: str, draw: np.random.Generator, crossed: bool) -> Example:
-        """An example of a ``family``; ``draw`` gives all that is random, lines cross if they are to be ``crossed``."""
+    def example(self, family: str, draw: np.random.Generator, count: int | None = None) -> Example:
+        """An example of a ``family``; ``draw`` gives all that is random.
+
+        To validate, lines cross in every third ``count``.
+        """
+        crossed = bool(draw.random() < self.crossing) if count is None else count % 3 == 2
         steps = int(draw.integers(self.mask_steps[0], self.mask_steps[1] + 1))
         counts = float(np.exp(draw.uniform(*np.log(self.counts))))
         size = self.size[0] + 2 * MARGIN, self.size[1] + 2 * MARGIN
@@ -131,7 +116,7 @@ class Deconvolving:
         if crossed:
             blurs = _lines(maps.covariance, draw)
         reference = MASKS[str(draw.choice(tuple(MASKS), p=(0.8, 0.1, 0.1)))](steps, size, draw)
-        frames, seconds, transfers = _mixed(reference, maps.transmission, maps.displacement, blurs)
+        frames, lines = _mixed(reference, maps.transmission, maps.displacement, blurs)
         inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         pair = [draw.poisson(counts * np.clip(each[inner], 0, None)) / counts for each in (frames, reference)]
         sample, light = (torch.from_numpy(each).float()[None] for each in pair)
@@ -140,30 +125,18 @@ class Deconvolving:
         found = evidence(view, started)
         # What is true of the places of the object, as far as the displacement found tells where they are.
         v = forward(arrived(started)[0])
-        truth = torch.from_numpy(np.concatenate([seconds, *transfers])[inner]).float()
-        truth = pulled(truth, v, torch.ones(len(truth)))
-        seconds_, *lines = truth.split(3)
-        of_width = torch.stack([transfers_at(each.movedim(0, -1), found.width) for each in lines]).mean(0)
+        truth = torch.from_numpy(lines[inner]).float()
+        truth = pulled(truth.flatten(0, 1), v, torch.ones(len(lines) * lines.shape[1])).view_as(truth)
+        part, spread, share = truth.movedim(1, -1).split((3, 3, 1), -1)
+        covariance = (share * (part + spread)).sum(0)
+        of_width = (share * torch.stack([transfers_at(each, found.width) for each in part])).sum(0)
         inside = torch.zeros_like(found.seen)
         inside[EDGE:-EDGE, EDGE:-EDGE] = True
         # Where hardly anything is seen the rest of the crop has to do: an example always says something.
         used = inside & found.seen if bool((inside & found.seen).any()) else inside
-        covariance = seconds_.movedim(0, -1)
         off = torch.as_tensor(started.covariance).movedim(-1, 0)
         of_start = pulled(off, v, torch.ones(3)).movedim(0, -1)
-        return Example(found, covariance, of_width, used, float(_relative(of_start, covariance, used)))
-
-    def examples(self, step: int) -> list[Example]:
-        """The batch of a ``step``; the same whenever it is asked for."""
-        draw = np.random.default_rng([self.seed, BATCHES, step])
-        return [self._made(int(draw.integers(self.pool))) for _ in range(self.batch)]
-
-    def _made(self, number_: int) -> Example:
-        if number_ not in self._pool:
-            draw = np.random.default_rng([self.seed, SAMPLES, number_])
-            family, crossed = str(draw.choice(self.families)), bool(draw.random() < self.crossing)
-            self._pool[number_] = self.example(family, draw, crossed)
-        return self._pool[number_]
+        return Example(found, covariance, of_width, used, float(_relative(of_start, covariance, used)), crossed)
 
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
         """Mean logarithm of the errors that ``network`` leaves in the batch of this ``step``."""
@@ -179,12 +152,12 @@ class Deconvolving:
         errors of the kernels' transfers by the ``network``.
         """
         found: dict[str, list[float]] = {}
-        for each, crossed in self._validation:
+        for each in self._validation:
             second, shape = self._errors(network, each, max(self.unrolled), 1)
             given, _ = self._errors(lambda start, *others: start, each, 0, 1)
-            errors = {"loss": float(second), "input": float(given), "matching": each.started, "shape": float(shape)}
-            if crossed:
-                errors |= {"crossing": float(second), "crossing matching": each.started}
+            errors = {"loss": second.item(), "input": given.item(), "matching": each.started, "shape": shape.item()}
+            if each.crossed:
+                errors |= {"crossing": second.item(), "crossing matching": each.started}
             for name, value in errors.items():
                 found.setdefault(name, []).append(value)
         return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
@@ -198,27 +171,6 @@ class Deconvolving:
         second = _relative(weights @ moments, each.covariance.to(on), used)
         shape = _relative(weights @ transfers_at(moments, given.width), each.transfers.to(on), used, centred=True)
         return second, shape
-
-    @cached_property
-    def _pool(self) -> dict[int, Example]:
-        return {}
-
-    @cached_property
-    def _validation(self) -> list[tuple[Example, bool]]:
-        made = []
-        for place, name in enumerate(self.validation):
-            for count in range(self.validation_frames):
-                draw = np.random.default_rng([self.seed, VALIDATION, place, count])
-                crossed = count % 3 == 2
-                made.append((self.example(name, draw, crossed), crossed))
-        return made
-
-
-def _range(value: Any, argument: str, highest: int) -> tuple[int, int]:
-    low, high = size_tuple(value, argument, 2)
-    if low > high or high > highest:
-        raise ValueError(message(argument, f"fewest and most, up to {highest}", value))
-    return low, high
 
 
 def _relative(found: Tensor, truth: Tensor, used: Tensor, centred: bool = False) -> Tensor:
@@ -242,18 +194,15 @@ def _lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray
     return made
 
 
-def _mixed(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any, list[Any]]:
-    """Frames behind equal shares of Gaussian blurs, and what arrives: C of all, and of each."""
+def _mixed(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any]:
+    """Frames behind equal parts of Gaussian blurs, and what arrives behind each part, ``(part, 7, row, column)``.
+
+    That is its C, the square of its displacement from the mean one (j², jk, k²), and its share of the light.
+    """
     found = [arriving(reference, Truth(transmission, displacement, each)) for each in blurs]
     frames = sum(each for each, _ in found) / len(found)
-    light = np.stack([np.exp(truth[5]) for _, truth in found])
-    light = light / light.sum(0)
-    u = np.stack([truth[:2] for _, truth in found])
-    mean = (light[:, None] * u).sum(0)
-    parts = [truth[2:5] for _, truth in found]
-    off = u - mean
-    seconds = sum(
-        share * (part + np.stack([a[0] ** 2, a[0] * a[1], a[1] ** 2]))
-        for share, part, a in zip(light, parts, off, strict=True)
-    )
-    return frames, seconds, parts
+    truth = np.stack([each for _, each in found])
+    light = np.exp(truth[:, 5:6])
+    share = light / light.sum(0)
+    j, k = np.moveaxis(truth[:, :2] - (share * truth[:, :2]).sum(0), 1, 0)
+    return frames, np.concatenate([truth[:, 2:5], np.stack([j * j, j * k, k * k], 1), share], 1)

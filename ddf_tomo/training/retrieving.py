@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import LARGEST_SEED, integer, message, number, real_array, size_tuple
+from ddf_tomo._checks import message, number
 from ddf_tomo.retrieval.matching import METHOD as MATCHING
 from ddf_tomo.retrieval.method import View
 from ddf_tomo.retrieval.network import evidence, pyramid
-from ddf_tomo.training._inputs import known_device
-from ddf_tomo.training.frames import FRAME_FAMILIES, FRAME_SPLITS, random_crop
+from ddf_tomo.training._frame_task import CALIBRATION, FrameTask
+from ddf_tomo.training.frames import random_crop
 
 __all__ = ["Retrieving"]
 QUANTITIES = ("u", "C", "T")
 PARTS = (slice(0, 2), slice(2, 5), slice(5, 6))
 ITERATIONS = 3  # of the start
 FARTHEST = 4.0  # errors; beyond, the likelihood's square becomes a line
-SAMPLES, BATCHES, VALIDATION, CALIBRATION = range(4)  # kinds of random numbers
 COVERED, WITHIN = 0.95, 1.959964
 SINGLE = 0.5  # share of examples with one step
 
@@ -38,7 +36,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieving:
+class Retrieving(FrameTask):
     """Find maps and their errors in frames of random samples: a task for `train`, of `ddf_tomo.retrieval.network`.
 
     Parameters
@@ -79,8 +77,6 @@ class Retrieving:
     (torch.Size([25, 16, 16]), torch.Size([6, 16, 16]))
     """
 
-    families: tuple[str, ...] = FRAME_SPLITS["train"]
-    validation: tuple[str, ...] = FRAME_SPLITS["validation"]
     size: tuple[int, ...] = (128, 128)
     pool: int = 1000
     batch: int = 8
@@ -88,35 +84,15 @@ class Retrieving:
     counts: tuple[float, ...] = (200.0, 20000.0)
     waves: float = 0.05
     validation_frames: int = 16
-    seed: int = 0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        low, high = real_array(self.counts, "counts", (2,)).tolist()
-        cleaned: dict[str, Any] = {
-            "families": families_of(self.families, "families"),
-            "validation": families_of(self.validation, "validation"),
-            "size": size_tuple(self.size, "size", 2),
-            "pool": integer(self.pool, "pool", low=1, high=10**7),
-            "batch": integer(self.batch, "batch", low=1, high=10_000),
-            "mask_steps": size_tuple(self.mask_steps, "mask_steps", 2),
-            "counts": (number(low, "counts", low=1.0), number(high, "counts", low=low, high=1e9)),
-            "waves": number(self.waves, "waves", low=0.0, high=1.0),
-            "validation_frames": integer(self.validation_frames, "validation_frames", low=1, high=10_000),
-            "seed": integer(self.seed, "seed", high=LARGEST_SEED),
-            "device": str(known_device(self.device)),
-        }
-        for name, value in cleaned.items():
-            object.__setattr__(self, name, value)
+        super().__post_init__()
+        object.__setattr__(self, "waves", number(self.waves, "waves", low=0.0, high=1.0))
         if any(length % 16 for length in self.size):
             raise ValueError(message("size", "multiples of 16", self.size))
-        if self.mask_steps[0] > self.mask_steps[1] or self.mask_steps[1] > 1000:
-            raise ValueError(message("mask_steps", "fewest and most, up to 1000", self.mask_steps))
-        if shared := sorted(set(self.families) & set(self.validation)):
-            raise ValueError(message("validation", "families that do not train", ", ".join(map(repr, shared))))
 
-    def example(self, family: str, draw: np.random.Generator) -> Example:
-        """An example of a ``family``; ``draw`` gives steps, counts and seed."""
+    def example(self, family: str, draw: np.random.Generator, count: int | None = None) -> Example:
+        """An example of a ``family``; ``draw`` gives steps, counts and seed, whatever the ``count``."""
         fewest, most = self.mask_steps
         steps = fewest if draw.random() < SINGLE else round(_log_uniform(draw, fewest, most))
         counts = _log_uniform(draw, *self.counts)
@@ -132,11 +108,9 @@ class Retrieving:
             truth = torch.nn.functional.avg_pool2d(crop.truth[None], 2)[0]
             return Example(pyramid(found.terms, found.coarse), truth, found.coarse)
 
-    def examples(self, step: int) -> list[Example]:
-        """The batch of a ``step``; the same whenever it is asked for."""
-        draw = np.random.default_rng([self.seed, BATCHES, step])
-        chosen = draw.integers(self.pool, size=self.batch)
-        return [turned(self._member(int(each)), int(draw.integers(8))) for each in chosen]
+    def varied(self, example: Example, draw: np.random.Generator) -> Example:
+        """An ``example`` in one of its eight turns and reflections, by ``draw``."""
+        return turned(example, int(draw.integers(8)))
 
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
         """Negative log-likelihood that ``network`` gives the truth of the batch of this ``step``, over all pixels."""
@@ -182,7 +156,7 @@ class Retrieving:
         assert isinstance(calibration, Tensor)
         pulls = []
         with torch.no_grad():
-            for each in self._drawn(CALIBRATION, sorted({*self.families, *self.validation})):
+            for each in self.drawn(CALIBRATION, sorted({*self.families, *self.validation})):
                 levels, truth = self._together([each])
                 found = network(levels)
                 pulls.append(((found[:, :6] - truth).abs() * (-found[:, 6:]).exp())[0].flatten(1))
@@ -190,28 +164,9 @@ class Retrieving:
             for part in PARTS:
                 calibration[part] *= float(np.quantile(pull[part].cpu().numpy(), COVERED)) / WITHIN
 
-    def _member(self, index: int) -> Example:
-        if index not in self._pool:
-            draw = np.random.default_rng([self.seed, SAMPLES, index])
-            self._pool[index] = self.example(str(draw.choice(self.families)), draw)
-        return self._pool[index]
-
     def _together(self, examples: Sequence[Example]) -> tuple[list[Tensor], Tensor]:
         levels = [torch.stack(each).to(self.device) for each in zip(*(e.levels for e in examples), strict=True)]
         return levels, torch.stack([each.truth for each in examples]).to(self.device)
-
-    @cached_property
-    def _pool(self) -> dict[int, Example]:
-        return {}
-
-    @cached_property
-    def _validation(self) -> list[Example]:
-        return list(self._drawn(VALIDATION, self.validation))
-
-    def _drawn(self, purpose: int, families: Sequence[str]) -> Iterator[Example]:
-        for place, family in enumerate(families):
-            for count in range(self.validation_frames):
-                yield self.example(family, np.random.default_rng([self.seed, purpose, place, count]))
 
 
 def angle(found: Tensor, truth: Tensor) -> float:
@@ -242,23 +197,6 @@ def _turned(images: Tensor, which: int, signs: bool = True) -> Tensor:
         j, k = (-1.0 if which & bit else 1.0 for bit in (2, 4))
         images = images * images.new_tensor([j, k, 1, j * k, 1, 1])[:, None, None]
     return images
-
-
-def families_of(values: Any, argument: str) -> tuple[str, ...]:
-    """At least one name of a family that is not kept for tests.
-
-    Examples
-    --------
-    >>> families_of(["waves"], "families")
-    ('waves',)
-    """
-    known = tuple(name for name in FRAME_FAMILIES if name not in FRAME_SPLITS["test"])
-    if isinstance(values, str) or not isinstance(values, (list, tuple)) or not values:
-        raise TypeError(message(argument, "a list of families", repr(values)))
-    for name in values:
-        if name not in known:
-            raise ValueError(message(argument, "one of " + ", ".join(map(repr, known)), repr(name)))
-    return tuple(values)
 
 
 def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:

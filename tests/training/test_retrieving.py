@@ -10,8 +10,9 @@ from ddf_tomo.retrieval.method import View
 from ddf_tomo.retrieval.network import DirectNetwork, evidence, pyramid
 from ddf_tomo.training import CollapseError, Schedule, train
 from ddf_tomo.training._frame_maps import FAMILIES, Maps, blur
+from ddf_tomo.training._frame_task import CALIBRATION
 from ddf_tomo.training.frames import FRAME_FAMILIES, FRAME_SPLITS, arriving, random_crop
-from ddf_tomo.training.retrieving import CALIBRATION, MATCHING, Example, Retrieving, turned
+from ddf_tomo.training.retrieving import MATCHING, Example, Retrieving, turned
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_it_learns_one_example_and_knows_its_errors(task: Retrieving) -> None:
     found = train(network, task, Schedule(steps=19, learning_rate=1e-2, average=0.5, validate_every=19), progress=False)
     assert float(task.loss(found.network, 0)) < before - 0.3
     task.calibrate(found.network)
-    task.__dict__["_validation"] = list(task._drawn(CALIBRATION, sorted({*task.families, *task.validation})))
+    task.__dict__["_validation"] = list(task.drawn(CALIBRATION, sorted({*task.families, *task.validation})))
     figures = task.validate(found.network)
     assert all(abs(figures[f"{quantity} within"] - 0.95) < 0.005 for quantity in ("u", "C", "T"))
 
