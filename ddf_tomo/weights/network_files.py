@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import Module
@@ -21,6 +22,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 SUFFIX = ".safetensors"
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NAMED = 4  # how many tensors a message names
+KEPT = 8  # networks
+Network = TypeVar("Network", bound=Module)
 
 
 def save_network(
@@ -109,6 +112,44 @@ def load_network(path: str | os.PathLike[str]) -> Module:
     network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()})
     network.__dict__["card"] = card
     return network.eval().requires_grad_(False)
+
+
+def network_for(kind: type[Network], model: Any) -> Network:
+    """The network that the option ``model`` of a method names; kept, and read again only when the file has changed.
+
+    Parameters
+    ----------
+    kind
+        Class that it has to be of.
+    model
+        As ``path`` in `load_network`.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is neither a file nor a name.
+    FileNotFoundError, FileFormatError
+        As `load_network`, and if the network is of another architecture.
+
+    Examples
+    --------
+    >>> from ddf_tomo.priors.learned import ResidualUNet
+    >>> network_for(ResidualUNet, "residual-unet") is network_for(ResidualUNet, "residual-unet")
+    True
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(message("model", "a file of weights, or a name", type(model).__name__))
+    name = os.fspath(model)
+    network = _kept(name, os.stat(name).st_mtime if os.path.isfile(name) else 0.0)
+    if not isinstance(network, kind):
+        found = f"{options_of(network)[0]!r}. It was made for something else"
+        raise FileFormatError(message(name, f"a network of the class {kind.__name__}", found))
+    return network
+
+
+@functools.lru_cache(KEPT)
+def _kept(name: str, changed: float) -> Module:
+    return load_network(name)
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:

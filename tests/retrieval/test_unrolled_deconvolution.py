@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, model: str) -> None:
     pair = frames(4, (30, 32))
     other = tmp_path / "other.safetensors"
     save_network(ResidualUNet((2, 2, 2)), other)
-    with pytest.raises(FileFormatError, match="expected a network of the architecture 'unrolled-deconvolution'"):
+    with pytest.raises(FileFormatError, match="expected a network of the class UnrolledDeconvolution"):
         deconvolve(*pair, model=str(other))
     with pytest.raises(FileNotFoundError):
         deconvolve(*pair, model=str(tmp_path / "none.safetensors"))

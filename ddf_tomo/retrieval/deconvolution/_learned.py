@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ddf_tomo._checks import FileFormatError, integer, message, number
+from ddf_tomo._checks import integer, message, number
 from ddf_tomo.retrieval.deconvolution._fit import begun, halves, mapped
 from ddf_tomo.retrieval.deconvolution.field import KernelField
 from ddf_tomo.retrieval.deconvolution.unrolled import UnrolledDeconvolution, unrolled_field
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
-from ddf_tomo.weights import load_network, options_of
+from ddf_tomo.weights.network_files import network_for
 
-ARCHITECTURE = "unrolled-deconvolution"
 WHOLE_IMAGE = 1 << 20
 FEWEST, SMALLEST = 4, 24  # steps: two halves of two; pixels
 
@@ -48,12 +46,9 @@ class _Unrolled:
             raise ValueError(message("sample", f"at least {SMALLEST} rows and columns", (rows, columns)))
         if shape[-3] < FEWEST:
             raise ValueError(message("sample", f"at least {FEWEST} steps", shape[-3], "Errors come from two halves"))
-        model = options["model"]
-        if not isinstance(model, (str, os.PathLike)):
-            raise TypeError(message("model", "a file of weights, or a name", type(model).__name__))
-        _network(os.fspath(model))
+        network_for(UnrolledDeconvolution, options["model"])
         return {
-            "model": os.fspath(model),
+            "model": os.fspath(options["model"]),
             "steps": integer(options["steps"], "steps", low=0, high=1000),
             "inner": integer(options["inner"], "inner", low=1, high=1000),
             "window": number(options["window"], "window", low=0.5, high=max(rows, columns)),
@@ -69,7 +64,7 @@ class _Unrolled:
 
     def field(self, view: View, options: dict[str, Any]) -> KernelField:
         """Kernels of every pixel."""
-        network = _network(options["model"]).to(view.sample.device)
+        network = network_for(UnrolledDeconvolution, options["model"]).to(view.sample.device)
         return unrolled_field(view, begun(view, options["window"]), network, options["steps"], options["inner"])
 
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
@@ -83,17 +78,3 @@ class _Unrolled:
 
 
 METHOD = UNROLLED = _Unrolled()
-
-
-@functools.lru_cache(4)
-def _loaded(model: str, changed: float) -> UnrolledDeconvolution:
-    network = load_network(model)
-    if not isinstance(network, UnrolledDeconvolution):
-        expected = f"{model}: expected a network of the architecture {ARCHITECTURE!r}"
-        raise FileFormatError(f"{expected}, got {options_of(network)[0]!r}. It was made for something else")
-    return network
-
-
-def _network(model: str) -> UnrolledDeconvolution:
-    """The network of a file, read again only when it has changed."""
-    return _loaded(model, os.stat(model).st_mtime if os.path.isfile(model) else 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ddf_tomo._checks import FileFormatError, message
 from ddf_tomo.retrieval import matching
 from ddf_tomo.retrieval._matching_fit import LEAST_TRANSMISSION
 from ddf_tomo.retrieval.maps import Maps
@@ -20,7 +18,7 @@ from ddf_tomo.retrieval.method import Method, View
 from ddf_tomo.retrieval.network._evidence import BINS, PAIRS, QUANTITIES, Evidence, applied, binned, evidence
 from ddf_tomo.retrieval.network._pyramid import LEVELS, PER_WINDOW, pyramid
 from ddf_tomo.retrieval.network.direct import DirectNetwork
-from ddf_tomo.weights import load_network, options_of
+from ddf_tomo.weights.network_files import network_for
 
 MATCHING = matching._Matching()
 ITERATIONS = 3  # of the start, as in training
@@ -54,11 +52,8 @@ class _Network:
         """Options checked; raises what names the argument."""
         own = {name: options[name] for name in ("smoothing", "largest_shift")}
         checked = MATCHING.check(MATCHING.options | own | {"iterations": ITERATIONS}, shape)
-        model = options["model"]
-        if not isinstance(model, (str, os.PathLike)):
-            raise TypeError(message("model", "a file of weights, or a name", type(model).__name__))
-        _network(os.fspath(model))
-        return checked | {"model": os.fspath(model)}
+        network_for(DirectNetwork, options["model"])
+        return checked | {"model": os.fspath(options["model"])}
 
     def halo(self, options: dict[str, Any]) -> int:
         """How many pixels away frames can still touch a result."""
@@ -72,7 +67,7 @@ class _Network:
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
         """Maps of one view or tile."""
         found = evidence(view, options, tick)
-        return _maps(found, *_estimated(found, _network(options["model"])), math.isnan(view.counts))
+        return _maps(found, *_estimated(found, network_for(DirectNetwork, options["model"])), math.isnan(view.counts))
 
 
 class _Refined(_Network):
@@ -97,7 +92,7 @@ class _Refined(_Network):
         """Maps of one view or tile."""
         with torch.no_grad():
             found = evidence(view, options | {"iterations": ITERATIONS})
-            theta, _ = _estimated(found, _network(options["model"]))
+            theta, _ = _estimated(found, network_for(DirectNetwork, options["model"]))
             background = torch.zeros_like(theta[:1])
             start = torch.cat([theta[:5], background, theta[5:]]).movedim(0, -1).double()
         return MATCHING.fit(view, options, tick, start=start)
@@ -105,20 +100,6 @@ class _Refined(_Network):
 
 METHOD: Method = _Network()
 REFINED: Method = _Refined()
-
-
-@functools.lru_cache(4)
-def _loaded(model: str, changed: float) -> DirectNetwork:
-    network = load_network(model)
-    if not isinstance(network, DirectNetwork):
-        expected = f"{model}: expected a network of the architecture 'retrieval-network'"
-        raise FileFormatError(f"{expected}, got {options_of(network)[0]!r}. It was made for something else")
-    return network
-
-
-def _network(model: str) -> DirectNetwork:
-    """The network of a file, read again only when it has changed."""
-    return _loaded(model, os.stat(model).st_mtime if os.path.isfile(model) else 0.0)
 
 
 def _estimated(found: Evidence, network: DirectNetwork) -> tuple[Tensor, Tensor]:
