@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ddf_tomo import visualization
 from ddf_tomo.report._html import Section, key_figures, paragraph, picture
+from ddf_tomo.retrieval import Restored
 
 HINT = (
     "Modulation transfer of the instrument, and with the restoration behind it. What the instrument has taken away"
@@ -13,14 +12,8 @@ HINT = (
 )
 
 
-def sharpened(restored: Any) -> Section:
-    """What restoring the transmission gained, and what noise it cost.
-
-    Parameters
-    ----------
-    restored
-        What `ddf_tomo.retrieval.restore_transmission` gave.
-    """
+def sharpened(restored: Restored) -> Section:
+    """What restoring the transmission gained, and what noise it cost."""
     figures = {
         "resolved before, cycles/pixel": restored.limit_before,
         "resolved after, cycles/pixel": restored.limit_after,

@@ -15,10 +15,12 @@ from ddf_tomo._checks import message, neighbour, of_kind
 from ddf_tomo._files import replaced_when_complete
 from ddf_tomo.reconstruction import Reconstruction
 from ddf_tomo.report import _sections
+from ddf_tomo.report._deblurring import sharpened
 from ddf_tomo.report._facts import Facts, matching_scan
 from ddf_tomo.report._html import page
 from ddf_tomo.report._remarks import remarks
 from ddf_tomo.report._volume import packed
+from ddf_tomo.retrieval import Restored
 from ddf_tomo.scan import Scan
 
 
@@ -28,6 +30,7 @@ def write_report(
     scan: Scan | None = None,
     truth: Any = None,
     title: str | None = None,
+    restored: Restored | None = None,
 ) -> tuple[str, ...]:
     """Write a report that any browser opens, offline: one HTML file with all pictures in it.
 
@@ -48,6 +51,9 @@ def write_report(
         Of a phantom, where known: a `Reconstruction` or coefficients ``(x, y, z, K)``; adds the figures of merit.
     title
         Heading; the title of the scan by default.
+    restored
+        A transmission map that `ddf_tomo.retrieval.restore_transmission` made sharper, from the same frames: adds it,
+        with the modulation transfer before and after.
 
     Returns
     -------
@@ -80,14 +86,16 @@ def write_report(
         scan = matching_scan(reconstruction, scan)
     if title is not None and not isinstance(title, str):
         raise TypeError(message("title", "a text", repr(title)))
+    if restored is not None:
+        of_kind(Restored, restored, "restored", "what restore_transmission gave")
     neighbour("matplotlib")
     facts = Facts(reconstruction, scan, truth)
     with replaced_when_complete(path) as partial:
-        partial.write_text(_page(facts, title), encoding="utf-8")
+        partial.write_text(_page(facts, title, restored), encoding="utf-8")
     return tuple(remark.what for remark in remarks(facts) if remark.kind == "warning")
 
 
-def _page(facts: Facts, title: str | None) -> str:
+def _page(facts: Facts, title: str | None, restored: Restored | None) -> str:
     from ddf_tomo import __version__
 
     made = facts.reconstruction
@@ -103,6 +111,7 @@ def _page(facts: Facts, title: str | None) -> str:
     sections = [
         _sections.summary(facts),
         _sections.measured(facts),
+        *([] if restored is None else [sharpened(restored)]),
         _sections.residuals(facts),
         _sections.data_or_prior(facts),
         _sections.convergence(facts),

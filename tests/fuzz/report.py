@@ -10,6 +10,7 @@ import numpy as np
 
 import ddf_tomo as dt
 from ddf_tomo.cli import main
+from ddf_tomo.retrieval import restore_transmission
 from tests.fuzz.files import damaged, example
 from tests.fuzz.table import Made, entry, folder
 from tests.fuzz.values import Source
@@ -36,6 +37,7 @@ def _(s: Source) -> Made:
         "scan": s.one_of(None, scan),
         "truth": s.one_of(None, s.noise(*shape, positive=True), s.noise(*shape[:3], 15, positive=True)),
         "title": s.one_of(None, "a title", "<b>"),
+        "restored": s.one_of(None, restore_transmission(0.5 + np.eye(16) / 3, 1.0, error=0.001)),
     }
 
 

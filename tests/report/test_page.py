@@ -17,6 +17,7 @@ from ddf_tomo.phantoms import helicoidal_fibres
 pytest.importorskip("matplotlib")
 
 from ddf_tomo.report import write_report
+from ddf_tomo.retrieval import restore_transmission
 from tests.report.conftest import SHAPE, TITLE
 
 EMPTY_ELEMENTS = {"meta", "img", "input", "br", "link"}
@@ -126,6 +127,16 @@ def test_without_scan_and_truth_it_says_so(volume: Reconstruction, tmp_path: Pat
     Outline(text)
 
 
+def test_a_restored_transmission_with_what_it_gained_and_cost(volume: Reconstruction, tmp_path: Path) -> None:
+    restored = restore_transmission(0.5 + np.eye(24) / 3, 1.0, error=0.001)
+    write_report(volume, tmp_path / "restored.html", restored=restored)
+    text = (tmp_path / "restored.html").read_text(encoding="utf-8")
+    section = text[text.index('id="restored"') :].partition("</section>")[0]
+    assert "data:image/png" in section
+    for figure in (restored.limit_before, restored.limit_after, restored.noise_gain):
+        assert f"<dd>{figure:.3g}</dd>" in section
+
+
 def test_an_empty_volume_has_a_report_too(volume: Reconstruction, tmp_path: Path) -> None:
     empty = Reconstruction(0 * volume.coefficients, 2, volume.geometry, volume.response)
     write_report(empty, tmp_path / "empty.html")
@@ -165,6 +176,8 @@ def test_bad_arguments(volume: Reconstruction, scan: Scan, tmp_path: Path) -> No
         write_report(volume, path, scan=scan[:5])
     with pytest.raises(TypeError, match="title: expected a text"):
         write_report(volume, path, title=3)
+    with pytest.raises(TypeError, match=r"^restored: expected what restore_transmission gave"):
+        write_report(volume, path, restored=volume)
     with pytest.raises(ValueError, match="truth"):
         write_report(volume, path, truth=np.zeros((*SHAPE, 6)))
     with pytest.raises(ValueError, match=r"\(volume\)"):
