@@ -59,7 +59,8 @@ def conjugate_gradients(misfit: Misfit, terms: Sequence[Functional], **how: Any)
         if prior.iterates:
             return plug_and_play(misfit.A, misfit.y, prior.denoiser, sigma=prior.sigma, **how)
         how["rounds"] = how.pop("iterations")
-        del how["noise_level"], how["x0"]  # neither has a place there, and neither is given: Plan.checked
+        # Rehearsals find the level, and start from linear reconstructions: so does the volume, even within a series.
+        del how["noise_level"], how["x0"]
         return rehearsed(misfit.A, misfit.y, prior.denoiser, prior.volumes(misfit.A.domain_shape), **how)
     solve = partial(cgls, misfit.A, misfit.y, weights=misfit.weights, **how)
     if not terms:
@@ -144,6 +145,8 @@ class Plan:
         weight = _checked_weight(weight, prior)
         positive = flag(positive, "positive")
         learned = isinstance(prior, LearnedPrior)
+        if learned and not prior.iterates and start != "auto":
+            raise ValueError(message("start", "'auto' with a prior that is rehearsed from its own start", repr(start)))
         if positive and not taken.takes_constraints and not learned:
             found = f"False, as method {method!r} takes no constraints"
             raise ValueError(message("positive", found, True, "'fista' does"))
@@ -245,7 +248,7 @@ def _checked_weight(weight: Any, prior: str | Functional | None) -> float | str:
     """A number (without prior 0), or the name of the rule that finds it."""
     own = isinstance(prior, Functional)
     if not isinstance(weight, str):
-        weight = number(weight, "weight", low=0.0)
+        weight = number(weight, "weight", low=0.0, low_open=isinstance(prior, LearnedPrior))
         if weight and prior is None:
             raise ValueError(message("weight", "'auto' or 0 without a prior", weight))
         return weight

@@ -106,6 +106,8 @@ def test_what_is_refused(tmp_path):
         (SCAN, {"prior": learned, "method": "fista"}, ValueError, r"^method: expected 'cg' with a learned prior"),
         (SCAN, {"prior": learned, "weight": "cross-validation"}, ValueError, r"^weight: expected"),
         (SCAN, {"prior": learned, "levels": 2}, ValueError, r"^levels: expected 1"),
+        (SCAN, {"prior": learned, "weight": 0}, ValueError, r"^weight: expected a finite number in \(0"),
+        (SCAN, {"prior": learned, "start": "fbp"}, ValueError, r"^start: expected 'auto' with a prior"),
         (tensors, {"prior": learned}, ValueError, r"^prior: expected one for rank-2 tensors"),
     ):
         with pytest.raises(kind, match=text):
