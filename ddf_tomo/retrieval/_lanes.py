@@ -52,7 +52,7 @@ def lanewise(body: Callable[..., None]) -> Any:
     own = signature(body)
     first = Parameter("typing_context", Parameter.POSITIONAL_OR_KEYWORD)
     typed.__name__, typed.__doc__ = body.__name__, body.__doc__
-    typed.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+    typed.__dict__["__signature__"] = own.replace(parameters=[first, *own.parameters.values()])
     return intrinsic(typed)
 
 

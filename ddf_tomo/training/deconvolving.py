@@ -116,7 +116,7 @@ class Deconvolving(FrameTask):
         if crossed:
             blurs = _lines(maps.covariance, draw)
         reference = MASKS[str(draw.choice(tuple(MASKS), p=(0.8, 0.1, 0.1)))](steps, size, draw)
-        frames, lines = _mixed(reference, maps.transmission, maps.displacement, blurs)
+        frames, arrived_by = _mixed(reference, maps.transmission, maps.displacement, blurs)
         inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         pair = [draw.poisson(counts * np.clip(each[inner], 0, None)) / counts for each in (frames, reference)]
         sample, light = (torch.from_numpy(each).float()[None] for each in pair)
@@ -125,11 +125,13 @@ class Deconvolving(FrameTask):
         found = evidence(view, started)
         # What is true of the places of the object, as far as the displacement found tells where they are.
         v = forward(arrived(started)[0])
-        truth = torch.from_numpy(lines[inner]).float()
-        truth = pulled(truth.flatten(0, 1), v, torch.ones(len(lines) * lines.shape[1])).view_as(truth)
-        part, spread, share = truth.movedim(1, -1).split((3, 3, 1), -1)
-        covariance = (share * (part + spread)).sum(0)
-        of_width = (share * torch.stack([transfers_at(each, found.width) for each in part])).sum(0)
+        truth = torch.from_numpy(arrived_by[inner]).float()
+        truth = pulled(truth.flatten(0, 1), v, torch.ones(truth.shape[:2].numel())).view_as(truth)
+        u, part, log_light = truth.movedim(1, -1).split((2, 3, 1), -1)
+        share = log_light.softmax(0)
+        j, k = (u - (share * u).sum(0)).unbind(-1)
+        covariance = (share * (part + torch.stack([j * j, j * k, k * k], -1))).sum(0)
+        of_width = (share * transfers_at(part, found.width)).sum(0)
         inside = torch.zeros_like(found.seen)
         inside[EDGE:-EDGE, EDGE:-EDGE] = True
         # Where hardly anything is seen the rest of the crop has to do: an example always says something.
@@ -195,14 +197,6 @@ def _lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray
 
 
 def _mixed(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any]:
-    """Frames behind equal parts of Gaussian blurs, and what arrives behind each part, ``(part, 7, row, column)``.
-
-    That is its C, the square of its displacement from the mean one (j², jk, k²), and its share of the light.
-    """
+    """Frames behind equal parts of some blurs, and what arrives behind each: u, C, ln T ``(part, 6, row, column)``."""
     found = [arriving(reference, Truth(transmission, displacement, each)) for each in blurs]
-    frames = sum(each for each, _ in found) / len(found)
-    truth = np.stack([each for _, each in found])
-    light = np.exp(truth[:, 5:6])
-    share = light / light.sum(0)
-    j, k = np.moveaxis(truth[:, :2] - (share * truth[:, :2]).sum(0), 1, 0)
-    return frames, np.concatenate([truth[:, 2:5], np.stack([j * j, j * k, k * k], 1), share], 1)
+    return sum(each for each, _ in found) / len(found), np.stack([each for _, each in found])

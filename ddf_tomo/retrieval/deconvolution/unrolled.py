@@ -374,8 +374,8 @@ class UnrolledDeconvolution(nn.Module):
             ]
         )
         self.last = nn.Conv2d(width, KERNELS + len(WINDOWS), 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, start: Tensor, solution: Tensor, response: Tensor, steps: int, inner: int = 1) -> Tensor:
         """Weights ``(kernel, row, column)`` after some steps.
