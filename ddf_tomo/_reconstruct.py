@@ -58,10 +58,11 @@ def reconstruct(
         (`observability`), and warns where that is none beyond the mean. Asking for more than is determined warns.
     prior
         ``"tv"``: total variation, in which differences of the orders ℓ ≥ 2 count twice those of the mean;
-        ``"smoothness"``: square of the differences between neighbours; ``"learned"``, a file of weights, or a
-        `ddf_tomo.priors.learned.LearnedPrior`: a denoiser, plugged in (`ddf_tomo.solvers.plug_and_play`, with method
-        ``"cg"``); ``None``; or a functional of your own from `ddf_tomo.priors`, with its weight, in units of
-        weights × data². ``"auto"``: total variation where the method takes priors.
+        ``"smoothness"``: square of the differences between neighbours; ``"learned"``, the name of shipped weights or a
+        file of them, or a `ddf_tomo.priors.learned.LearnedPrior`: a denoiser, with method ``"cg"`` in three rounds of
+        `ddf_tomo.solvers.rehearsed`, of which ``iterations`` counts; ``None``; or a functional of your own from
+        `ddf_tomo.priors`, with its weight, in units of weights × data². ``"auto"``: total variation where the method
+        takes priors.
     weight
         Of the prior, relative to the response to a constant volume of the height of this one (so that it has no unit):
         typically 1e-3 … 1e-1. ``"auto"`` or ``"cross-validation"`` leaves one view in ten out and takes the weight that

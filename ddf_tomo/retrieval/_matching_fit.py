@@ -233,8 +233,8 @@ class _Problem:
             self.factor = (1 - self.reach[:, None, None] * divergence).clamp(0.5, 2)
 
 
-def fit(view: View, options: dict[str, Any], tick: Tick, theta: Tensor | None = None) -> Fit:
-    """Fit one view, from coarse to fine; or from a start ``theta`` (row, column, 7) on."""
+def approached(view: View, options: dict[str, Any], tick: Tick, theta: Tensor | None = None) -> _Problem:
+    """The finest problem near its minimum: the way of `fit`, but for its last looks."""
     distances, steps, *shape = view.sample.shape
     coarser = None
     for level in range(levels(options["largest_shift"], tuple(shape)) if theta is None else 0, -1, -1):
@@ -250,6 +250,12 @@ def fit(view: View, options: dict[str, Any], tick: Tick, theta: Tensor | None = 
             for _ in range(0 if level else distances * steps):
                 tick()
         coarser = problem
+    return problem
+
+
+def fit(view: View, options: dict[str, Any], tick: Tick, theta: Tensor | None = None) -> Fit:
+    """Fit one view, from coarse to fine; or from a start ``theta`` (row, column, 7) on."""
+    problem = approached(view, options, tick, theta)
     problem.iterate(Step.SLOPED)
     problem.iterate(Step.LAST)
     return problem.outcome()

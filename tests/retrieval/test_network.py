@@ -132,7 +132,7 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "denoiser.safetensors"
     save_network(make_network("residual-unet", {"widths": [2, 2, 2]}), path)
     sample, reference = frames(1, (20, 20))
-    with pytest.raises(FileFormatError, match=r"denoiser.*architecture 'retrieval-network', got 'residual-unet'"):
+    with pytest.raises(FileFormatError, match=r"denoiser.*a network of the class DirectNetwork, got 'residual-unet'"):
         retrieve(sample, reference, "network", model=str(path))
     with pytest.raises(TypeError, match="model: expected a file of weights, or a name, got int"):
         retrieve(sample, reference, "network", model=3)

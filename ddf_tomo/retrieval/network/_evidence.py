@@ -24,7 +24,6 @@ PAIRS, QUANTITIES = 21, 6
 ROW_OF_T = (5, 10, 14, 17, 19, 20)  # of the upper triangle
 CHANNELS = PAIRS + QUANTITIES + 2  # and misfit, degrees of freedom
 BINS = 2  # pixels of the frames in one of the evidence, along each axis
-COARSE_ITERATIONS = 4
 MOST_CORRELATED, SMALLEST_PIVOT = 0.985, 1e-3
 
 
@@ -101,21 +100,8 @@ def binned(images: Tensor, mean: bool = False) -> Tensor:
 
 def _started(view: View, options: dict[str, Any], tick: Callable[[], object]) -> matching._Problem:
     """A short fit by matching, from coarse to fine, in a window."""
-    distances, steps, *shape = view.sample.shape
-    coarser = None
     sample, reference, weights = (each.detach() for each in view[:3])
-    frames = view._replace(sample=sample, reference=reference, weights=weights)
-    for level in range(matching.levels(options["largest_shift"], tuple(shape)), -1, -1):
-        problem = matching._problem(frames, options, level)
-        if coarser is not None:
-            start = matching._finer(coarser.theta, problem.transmission.shape)
-            problem.start(start * torch.tensor([2, 2, 4, 4, 4, 1, 1]).to(start))
-        more = True
-        for _ in range(COARSE_ITERATIONS if level else options["iterations"]):
-            more = more and problem.iterate()
-            for _ in range(0 if level else distances * steps):
-                tick()
-        coarser = problem
+    problem = matching.approached(view._replace(sample=sample, reference=reference, weights=weights), options, tick)
     # What a window found far from what it can tell would be no place to take a quadratic at.
     problem.theta.nan_to_num_(0, 0, 0)
     problem.transmission.nan_to_num_(1, 1, 1)
