@@ -207,8 +207,7 @@ class _Play:
 
     def asked(self, misfit: Misfit, x: Tensor, z: Tensor, variance: float, spectrum: Tensor, seen: Tensor) -> Tensor:
         """What the data make of ``z``, from ``x`` on."""
-        bands, rho = Bands(x.shape), self.strength * variance / spectrum
-        return near_data(misfit, z, partial(bands.times, rho), self.inner, x, partial(bands.times, 1 / (rho + seen)))
+        return asked(misfit, x, z, self.strength * variance / spectrum, seen, self.inner)
 
     def rehearse(self, misfit: Misfit, truth: Tensor, variance: float, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Where the truth is known: the errors of nothing, of the start and of each round, and spectra of ``z``'s."""
@@ -265,6 +264,12 @@ class _Views:
         rho = self.variance / spread(strengths.clamp_min(FAINTEST * float(strengths.max()))).square()
         bands = Bands(nothing.shape)
         return lambda data: bands.strength(near_data(data, nothing, rho, START_ITERATIONS))
+
+
+def asked(misfit: Misfit, x: Tensor, z: Tensor, rho: Tensor, seen: Tensor, iterations: int) -> Tensor:
+    """What data make of ``z``, from ``x`` on: ``rho`` and ``seen``, what they tell, of each order and band."""
+    bands = Bands(x.shape)
+    return near_data(misfit, z, partial(bands.times, rho), iterations, x, partial(bands.times, 1 / (rho + seen)))
 
 
 def error_levels(found: Tensor, truth: Tensor) -> Tensor:

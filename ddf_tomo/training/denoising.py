@@ -13,29 +13,38 @@ from torch import Tensor
 from ddf_tomo._checks import integer, number
 from ddf_tomo.operators.tensor import TensorXRayTransform
 from ddf_tomo.priors.learned.samples import random_sample
+from ddf_tomo.solvers._bands import Bands
 from ddf_tomo.solvers.misfit import Misfit
 from ddf_tomo.solvers.plug_and_play import near_data, noise_variance
-from ddf_tomo.solvers.rehearsal import START_ITERATIONS, error_levels, spread
+from ddf_tomo.solvers.rehearsal import START_ITERATIONS, asked, error_levels, spread
 from ddf_tomo.training._volume_task import VolumeTask, order_errors
 from ddf_tomo.training.pairs import positive_range, random_scan, white_noise_pair
 
 __all__ = ["Denoising"]
 INNER_ITERATIONS = 6
+SMALLEST = 1e-12  # mean square error of a band
 JITTER = 0.2  # of the logarithm of the level: in use it is an estimate
+
+
+class Data(NamedTuple):
+    """Misfit, variance of the noise, and what the data tell of each order and band."""
+
+    misfit: Misfit
+    variance: float
+    seen: Tensor
 
 
 class Noisy(NamedTuple):
     """A volume with errors, the true one (both ``(x, y, z, K)``), and the level of the errors of each order.
 
-    With the misfit of the data where it comes from some.
+    With the data where it comes from some.
     """
 
     noisy: Tensor
     truth: Tensor
     level: Tensor
     jitter: float = 1.0
-    data: Misfit | None = None
-    variance: float = 0.0
+    data: Data | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +120,8 @@ class Denoising(VolumeTask):
             zero, variance = torch.zeros_like(truth), noise_variance(misfit.y)
             strengths = spread(error_levels(zero, truth)).clamp_min(1e-6)
             noisy = near_data(misfit, zero, variance / strengths.square(), START_ITERATIONS)
-            return Noisy(noisy, truth, error_levels(noisy, truth), jitter, misfit, variance)
+            data = Data(misfit, variance, Bands(truth.shape).curvature(misfit))
+            return Noisy(noisy, truth, error_levels(noisy, truth), jitter, data)
         truth = random_sample(family, self.shape, order, seed=seed, device=self.device)
         noisy, sigma = white_noise_pair(truth, level=self.level, seed=of_noise)
         return Noisy(noisy, truth, truth.new_full((order // 2 + 1,), sigma), jitter)
@@ -144,8 +154,8 @@ class Denoising(VolumeTask):
 
 
 @torch.no_grad()
-def asked_again(before: Noisy, data: Misfit, cleaner: Tensor) -> Noisy:
-    """The next reconstruction of the same ``data``: as near to the ``cleaner`` volume as that is right."""
-    levels = spread(error_levels(cleaner, before.truth)).clamp_min(1e-6)
-    x = near_data(data, cleaner, before.variance / levels.square(), INNER_ITERATIONS, before.noisy)
+def asked_again(before: Noisy, data: Data, cleaner: Tensor) -> Noisy:
+    """The next reconstruction of the same ``data``, as near to the ``cleaner`` volume as is right: as `rehearsed`."""
+    spectrum = Bands(cleaner.shape).strength(cleaner - before.truth).clamp_min(SMALLEST)
+    x = asked(data.misfit, before.noisy, cleaner, data.variance / spectrum, data.seen, INNER_ITERATIONS)
     return before._replace(noisy=x, level=error_levels(x, before.truth))
