@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     scripts = [s for s in sorted(options.folder.glob("*.py")) if s.stem.startswith(tuple(options.names) or "")]
     if not scripts:
         parser.error(f"no script in {options.folder} of these names: {', '.join(options.names) or 'any'}")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, options.together))))
     failures = 0
     with ThreadPoolExecutor(max(1, options.together)) as pool:
         runs = [pool.submit(timed, script, options.to, options.timeout) for script in scripts]
