@@ -34,7 +34,7 @@ STARTS = ("auto", "fbp", "zero")
 RULES = ("auto", "cross-validation", "discrepancy", "l-curve")
 ROUNDING = 0.03  # of the total variation, for methods that need gradients; relative to the height of the volume
 UNREGULARISED = 15
-LEARNED, ROUNDS = 24, 3  # iterations with a learned prior, without a rehearsal and with one
+LEARNED, ROUNDS = 24, 4  # iterations with a learned prior, without a rehearsal and with one
 SEARCH_ITERATIONS = 12  # of conjugate gradients, for each weight that is tried
 
 

@@ -59,8 +59,8 @@ def reconstruct(
     prior
         ``"tv"``: total variation, in which differences of the orders ℓ ≥ 2 count twice those of the mean;
         ``"smoothness"``: square of the differences between neighbours; ``"learned"``, the name of shipped weights or a
-        file of them, or a `ddf_tomo.priors.learned.LearnedPrior`: a denoiser, with method ``"cg"`` in three rounds of
-        `ddf_tomo.solvers.rehearsed`, of which ``iterations`` counts; ``None``; or a functional of your own from
+        file of them, or a `ddf_tomo.priors.learned.LearnedPrior`: a denoiser, with method ``"cg"`` in four rounds of
+        `ddf_tomo.solvers.rehearsed`, which ``iterations`` counts; ``None``; or a functional of your own from
         `ddf_tomo.priors`, with its weight, in units of weights × data². ``"auto"``: total variation where the method
         takes priors.
     weight

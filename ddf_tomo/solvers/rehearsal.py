@@ -69,7 +69,7 @@ def rehearsed(
     *,
     weights: Any = None,
     variance: float | None = None,
-    rounds: int = 3,
+    rounds: int = 4,
     strength: float = 1.0,
     positive: bool = False,
     inner_iterations: int = INNER_ITERATIONS,
@@ -132,7 +132,7 @@ def rehearsed(
     ...     return x + levels[0] / (0.1 + levels[0]) * (x.mean((0, 1, 2)) - x)
     >>> solution = rehearsed(A, torch.ones(5, 5, 3, 6), towards_the_mean, [torch.ones(5, 5, 4, 6)], variance=0.01)
     >>> bool((solution.x - 1).abs().max() < 0.15), len(solution.levels)
-    (True, 5)
+    (True, 6)
     """
     misfit = Misfit(A, y, weights)
     if not callable(denoiser) or isinstance(denoiser, type):
@@ -165,7 +165,7 @@ def rehearsed(
             begin(state)
         z = play.cleaner(state["x"], state["levels"][iteration])
         spectrum = state["spectra"][iteration - 1]
-        found = play.asked(misfit, state["x"], z, state["variance"], spectrum, state["seen"])
+        found = play.asked(misfit, z, state["variance"], spectrum, state["seen"])
         state["x"] = nowhere_negative(found, play.order) if play.positive and iteration == play.rounds else found
         return Step(misfit.norm(misfit.residual(state["x"])))
 
@@ -205,9 +205,9 @@ class _Play:
         z = denoised(self.denoiser, x, levels)
         return nowhere_negative(z, self.order) if self.positive else z
 
-    def asked(self, misfit: Misfit, x: Tensor, z: Tensor, variance: float, spectrum: Tensor, seen: Tensor) -> Tensor:
-        """What the data make of ``z``, from ``x`` on."""
-        return asked(misfit, x, z, self.strength * variance / spectrum, seen, self.inner)
+    def asked(self, misfit: Misfit, z: Tensor, variance: float, spectrum: Tensor, seen: Tensor) -> Tensor:
+        """What the data make of ``z``."""
+        return asked(misfit, z, self.strength * variance / spectrum, seen, self.inner)
 
     def rehearse(self, misfit: Misfit, truth: Tensor, variance: float, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Where the truth is known: the errors of nothing, of the start and of each round, and spectra of ``z``'s."""
@@ -219,7 +219,7 @@ class _Play:
             levels.append(error_levels(x, truth).clamp_min(least))
             z = self.cleaner(x, levels[-1])
             spectra.append(Bands(x.shape).strength(z - truth).clamp_min(least**2))
-            x = self.asked(misfit, x, z, variance, spectra[-1], seen)
+            x = self.asked(misfit, z, variance, spectra[-1], seen)
         levels.append(error_levels(x, truth).clamp_min(least))
         return torch.stack(levels), torch.stack(spectra)
 
@@ -266,10 +266,13 @@ class _Views:
         return lambda data: bands.strength(near_data(data, nothing, rho, START_ITERATIONS))
 
 
-def asked(misfit: Misfit, x: Tensor, z: Tensor, rho: Tensor, seen: Tensor, iterations: int) -> Tensor:
-    """What data make of ``z``, from ``x`` on: ``rho`` and ``seen``, what they tell, of each order and band."""
-    bands = Bands(x.shape)
-    return near_data(misfit, z, partial(bands.times, rho), iterations, x, partial(bands.times, 1 / (rho + seen)))
+def asked(misfit: Misfit, z: Tensor, rho: Tensor, seen: Tensor, iterations: int) -> Tensor:
+    """What data make of ``z``: ``rho``, and what they tell (``seen``), of each order and band.
+
+    Iterations start from ``z``: what they do not reach, as in a missing wedge, then stays what the denoiser made of it.
+    """
+    bands = Bands(z.shape)
+    return near_data(misfit, z, partial(bands.times, rho), iterations, None, partial(bands.times, 1 / (rho + seen)))
 
 
 def error_levels(found: Tensor, truth: Tensor) -> Tensor:

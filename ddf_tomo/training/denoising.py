@@ -157,5 +157,5 @@ class Denoising(VolumeTask):
 def asked_again(before: Noisy, data: Data, cleaner: Tensor) -> Noisy:
     """The next reconstruction of the same ``data``, as near to the ``cleaner`` volume as is right: as `rehearsed`."""
     spectrum = Bands(cleaner.shape).strength(cleaner - before.truth).clamp_min(SMALLEST)
-    x = asked(data.misfit, before.noisy, cleaner, data.variance / spectrum, data.seen, INNER_ITERATIONS)
+    x = asked(data.misfit, cleaner, data.variance / spectrum, data.seen, INNER_ITERATIONS)
     return before._replace(noisy=x, level=error_levels(x, before.truth))

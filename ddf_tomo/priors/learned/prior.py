@@ -24,7 +24,7 @@ class LearnedPrior(Functional):
     """What a denoiser knows of samples: ``reconstruct(scan, prior=LearnedPrior("weights.safetensors"))``.
 
     All that is known of it is its proximal map: for noise of variance 1 in the data, that of a step ``τ`` removes
-    noise of the variance ``τ``. `ddf_tomo.solvers.rehearsed` does the rest in three rounds, at levels that it finds on
+    noise of the variance ``τ``. `ddf_tomo.solvers.rehearsed` does the rest in four rounds, at levels that it finds on
     random samples; or, where ``sigma`` is given or the denoiser is a `GradientStep`, `ddf_tomo.solvers.plug_and_play`.
     Times a factor, its strength.
 
