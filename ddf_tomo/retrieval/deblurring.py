@@ -10,8 +10,6 @@ noise by ``H* / (|H|² + …)``. The first is the modulation transfer after rest
 mean square of the second is the gain of the noise. Unless given, s is that with the least risk by Stein's unbiased
 estimate (Stein 1981, Ann. Stat. 9, 1135; in Fourier space as Eldar 2009, IEEE Trans. Signal Process. 57, 471), of what
 h blurs.
-
-`edge_response` measures a blur from a slanted edge.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from ddf_tomo.retrieval._filters import smooth
 from ddf_tomo.retrieval._warped import fast_length
 from ddf_tomo.retrieval.maps import Maps
 
-__all__ = ["EdgeResponse", "Restored", "edge_response", "restore_transmission"]
+__all__ = ["Restored", "restore_transmission"]
 
 STRENGTHS = torch.logspace(-6, 4, 61, dtype=torch.float64)  # times the mean of 1/σ²
 ITERATIONS, ACCURACY = 1000, 1e-7
@@ -39,9 +37,6 @@ CURVE, SPOKES = 101, 16  # frequencies of a curve, and directions that it is the
 BROADEST = 64.0  # pixels
 SEEN = 0.1  # modulation at which a frequency is said to be resolved
 GAPS = 2.0  # pixels around an invalid one that start it
-BIN = 0.25  # pixels across an edge
-FADED = 0.25  # share of the line spread at either end that fades out
-FITTED = 0.2  # lowest modulation that a width is fitted to
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,33 +82,6 @@ class Restored:
     def limit_after(self) -> float:
         """The same with the restoration."""
         return _limit(self.frequency, self.mtf_after)
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeResponse:
-    """Blur measured at an edge; made by `edge_response`.
-
-    Attributes
-    ----------
-    frequency, mtf : shape (point,)
-        Cycles a pixel across the edge, from 0 to 0.5, and the modulation transfer there.
-    sigma_px
-        Standard deviation of the Gaussian that is nearest to it.
-    angle_rad
-        Of the edge against the nearest axis of the image.
-
-    Examples
-    --------
-    >>> j, k = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
-    >>> edge = torch.special.ndtr((0.995 * (k - 24) + 0.1 * (j - 24)).double() / 1.5)
-    >>> f"{edge_response(edge).sigma_px:.2f}"
-    '1.50'
-    """
-
-    frequency: Tensor
-    mtf: Tensor
-    sigma_px: float
-    angle_rad: float
 
 
 def restore_transmission(
@@ -163,17 +131,17 @@ def restore_transmission(
         shape = tuple(torch.as_tensor(maps.transmission).shape)
         if len(shape) != 2:
             raise ValueError(message("transmission", "maps of one view, (row, column)", shape))
-        image = _image(maps.transmission, "transmission")
+        image = image_of(maps.transmission, "transmission")
         error = maps.transmission_error if error is None else error
         known = torch.as_tensor(maps.valid) & torch.isfinite(image)
     else:
-        image = _image(transmission, "transmission")
+        image = image_of(transmission, "transmission")
         known = torch.isfinite(image)
     if 0 in image.shape or not bool(known.any()):
         raise ValueError(message("transmission", "at least one pixel with a value", tuple(image.shape)))
     if error is None:
         raise ValueError(message("error", "the standard error of the transmission", "none", "Maps have it"))
-    sigma = _image(error, "error", image.shape)
+    sigma = image_of(error, "error", image.shape)
     known = known & torch.isfinite(sigma)
     if not bool(known.any()) or bool((sigma[known] <= 0).any()):
         raise ValueError(message("error", "positive numbers", float(sigma.nan_to_num(0).min())))
@@ -215,92 +183,8 @@ def restore_transmission(
     )
 
 
-def edge_response(image: ArrayLike | Tensor) -> EdgeResponse:
-    """Modulation transfer across the one straight, slightly slanted edge of an image.
-
-    The derivative across the edge is put together from all lines, each moved by where the edge is in it, in quarters of
-    a pixel (slanted-edge method, Reichenbach et al. 1991, Opt. Eng. 30, 170; ISO 12233).
-
-    Parameters
-    ----------
-    image : (row, column)
-        A part of a transmission image or radiograph, with one edge through all rows, or through all columns, at 2° to
-        40° against them.
-
-    Returns
-    -------
-    EdgeResponse
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the image is small, or has no such edge.
-
-    Examples
-    --------
-    >>> j, k = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
-    >>> response = edge_response(torch.sigmoid(2 * (j - 20 + 0.15 * (k - 20))))
-    >>> f"{response.mtf[0]:.1f}, {abs(response.angle_rad):.2f}"
-    '1.0, 0.15'
-    """
-    pixels = _image(image, "image")
-    if min(pixels.shape) < 16 or not bool(torch.isfinite(pixels).all()):
-        raise ValueError(message("image", "at least 16 rows and columns of finite numbers", tuple(pixels.shape)))
-    slopes = [(pixels[1:] - pixels[:-1]).mean(1).abs().sum(), (pixels[:, 1:] - pixels[:, :-1]).mean(0).abs().sum()]
-    if float(slopes[0]) > float(slopes[1]):
-        pixels = pixels.T
-    lines, length = pixels.shape
-    step = pixels[:, 1:] - pixels[:, :-1]
-    step = step * step.sum().sign()
-    place = torch.arange(length - 1, dtype=torch.float64) + 0.5
-    # Where the edge is in each line; twice, the second time only close to the first line.
-    near = torch.ones_like(step)
-    row = torch.arange(lines, dtype=torch.float64)
-    design = torch.stack([torch.ones_like(row), row - (lines - 1) / 2], 1)
-    for _ in range(3):
-        share = (step * near).clamp(min=0)
-        total = share.sum(1)
-        if not bool((total > 0).all()):
-            raise ValueError(message("image", "an edge in every line", "lines without one"))
-        centre = (share * place).sum(1) / total
-        fit = torch.linalg.lstsq(design, centre[:, None]).solution[:, 0]
-        away = place - (design @ fit)[:, None]
-        near = (away.abs() < length / 6).to(step)
-    angle = math.atan(float(fit[1]))
-    if not math.radians(1) < abs(angle) < math.radians(42):
-        raise ValueError(message("image", "an edge at 2° to 40° against an axis", f"one at {math.degrees(angle):.1f}°"))
-    distance = (torch.arange(length, dtype=torch.float64) - (design @ fit)[:, None]) * math.cos(angle)
-    reach = min(float(distance[:, -1].min()), float(-distance[:, 0].max()))
-    bins = 2 * math.floor(reach / BIN) - 1
-    if bins < 32:
-        raise ValueError(message("image", "an edge with pixels on both sides of it", f"{reach:.1f} pixels"))
-    index = (distance / BIN + bins / 2).floor().long()
-    inside = (index >= 0) & (index < bins)
-    parts = [torch.ones_like(distance), pixels, distance, distance**2]
-    count, *sums = (torch.zeros(bins, dtype=torch.float64).index_add_(0, index[inside], x[inside]) for x in parts)
-    spread, where, square = (each / count.clamp(min=1) for each in sums)
-    if not bool((count > 0).all()):
-        raise ValueError(message("image", "an edge that crosses columns", "one along them", "Slant it a little"))
-    line = spread[1:] - spread[:-1]
-    ends = torch.linspace(-1, 1, len(line), dtype=torch.float64).abs()
-    line = line * torch.cos(math.pi / 2 * ((ends - 1 + FADED) / FADED).clamp(0, 1)) ** 2
-    frequency = torch.linspace(0, 0.5, CURVE, dtype=torch.float64)
-    t = (where[1:] + where[:-1]) / 2
-    turned = torch.exp(-2j * math.pi * frequency[:, None] * t) @ line.to(torch.complex128)
-    # What bins average over, and the boxes that differences are.
-    share = line.abs() / line.abs().sum().clamp(min=1e-300)
-    within = (square - where**2).clamp(min=0)
-    variance = float(
-        (share * (within[1:] + within[:-1]) / 2).sum() + (share * (where[1:] - where[:-1]) ** 2).sum() / 12
-    )
-    mtf = turned.abs() / turned[0].abs().clamp(min=1e-300) * torch.exp(2 * math.pi**2 * variance * frequency**2)
-    used = (torch.cumprod((mtf > FITTED).to(torch.int64), 0) > 0) & (frequency > 0)
-    f2, fall = 2 * math.pi**2 * frequency[used] ** 2, -mtf[used].clamp(min=1e-6).log()
-    variance = float((f2 * fall).sum() / (f2**2).sum()) if bool(used.any()) else 0.0
-    return EdgeResponse(frequency, mtf, math.sqrt(max(variance, 0.0)), angle)
-
-
-def _image(value: Any, argument: str, shape: Any = (None, None)) -> Tensor:
+def image_of(value: Any, argument: str, shape: Any = (None, None)) -> Tensor:
+    """A real image in double precision; one number becomes an image of a given ``shape``."""
     if isinstance(value, Tensor):
         if dense(value, argument).is_complex():
             raise TypeError(message(argument, "real numbers", f"dtype {value.dtype}"))
@@ -318,7 +202,7 @@ def _kernel(psf: Any) -> tuple[Tensor | None, float]:
         raise TypeError(message("psf", "a width in pixels or an image", type(psf).__name__)) from wrong
     if scalar:
         return None, number(psf, "psf", low=0.0, high=BROADEST)
-    kernel = _image(psf, "psf")
+    kernel = image_of(psf, "psf")
     check_shape(kernel.shape, "psf", (None, None))
     if not all(n % 2 and n <= 4 * BROADEST for n in kernel.shape):
         raise ValueError(message("psf", "odd numbers of rows and columns", tuple(kernel.shape)))

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import convolve
-from scipy.special import ndtr
-from scipy.stats import norm
 
-from ddf_tomo.retrieval import Maps
-from ddf_tomo.retrieval.deblurring import edge_response, restore_transmission
-
-
-def slanted(size: int, width: float, slope: float = 0.1) -> np.ndarray:
-    """An edge behind a Gaussian blur, 0.9 to 0.5: a normal distribution's, in closed form."""
-    j, k = np.meshgrid(*[np.arange(size) - size / 2] * 2, indexing="ij")
-    return 0.5 + 0.4 * ndtr((k + slope * j) / math.hypot(1, slope) / width)
-
-
-@pytest.mark.parametrize("slope", [0.1, -0.3])
-@pytest.mark.parametrize("width", [0.7, 1.5])
-def test_edge_has_the_transfer_of_its_blur(width: float, slope: float) -> None:
-    for image in (slanted(64, width, slope), 1 - slanted(64, width, slope).T):
-        found = edge_response(image)
-        # Of a Gaussian; from a density in another library, so that its scale is not ours.
-        expected = norm.pdf(found.frequency.numpy(), scale=1 / (2 * np.pi * width)) / norm.pdf(
-            0, scale=1 / (2 * np.pi * width)
-        )
-        np.testing.assert_allclose(found.mtf.numpy(), expected, atol=3e-3)
-        assert found.sigma_px == pytest.approx(width, rel=3e-3)
-        assert abs(math.tan(found.angle_rad)) == pytest.approx(abs(slope), rel=1e-3)
+from ddf_tomo.retrieval import Maps, edge_response, restore_transmission
+from tests.retrieval.test_slanted_edge import slanted
 
 
 def test_edge_is_sharper_by_the_transfer_that_is_told() -> None:
@@ -43,9 +20,8 @@ def test_edge_is_sharper_by_the_transfer_that_is_told() -> None:
     before, after = edge_response(slanted(96, width)), edge_response(restored.transmission[8:-8, 8:-8])
     low = restored.frequency.numpy() < 0.3
     np.testing.assert_allclose(before.mtf.numpy()[low], restored.mtf_before.numpy()[low], atol=1e-3)
-    np.testing.assert_allclose(
-        after.mtf.numpy()[low], restored.mtf_after.numpy()[low], atol=0.03
-    )  # a mean of directions
+    # The one told is a mean over directions.
+    np.testing.assert_allclose(after.mtf.numpy()[low], restored.mtf_after.numpy()[low], atol=0.03)
     assert restored.limit_after > 1.1 * restored.limit_before
 
 
@@ -136,16 +112,3 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
     good = {"transmission": np.ones((16, 16)), "psf": 1.0, "error": 0.01}
     with pytest.raises(ValueError, match=told):
         restore_transmission(**(good | arguments))
-
-
-@pytest.mark.parametrize(
-    ("image", "told"),
-    [
-        (np.ones((8, 8)), "at least 16"),
-        (np.ones((20, 20)), "an edge in every line"),
-        (slanted(32, 1, 0.0), "2° to 40°"),
-    ],
-)
-def test_images_without_an_edge_are_named(image: np.ndarray, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        edge_response(image)
