@@ -38,6 +38,7 @@ NAMES = (
     "reconstruction",
     "priors",
     "learned_priors",
+    "equivariance",
     "imaging",
     "retrieval",
     "retrieval_prior",

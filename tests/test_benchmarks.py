@@ -1,4 +1,4 @@
-"""The benchmarks' helpers, and the two benchmarks that need no neighbour, at tiny size; no times are judged."""
+"""The benchmarks' helpers, and benchmarks that need no neighbour, at tiny size; no times are judged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import ddf_tomo
+from ddf_tomo.operators.rank_two import second_moment_tensor
 from tests.strategies import random_geometry
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -123,6 +124,24 @@ def test_direction(modules):
     assert values["reconstruct(scan), median angle"] < 10
     best = values["plain CGLS, median angle at its best iteration"]
     assert best <= values["plain CGLS, median angle at iteration 30"]
+
+
+def test_equivariance(modules):
+    equivariance = modules("equivariance")
+    (sample,) = equivariance.upright_samples(1, 8, 2, 0)
+    tensors = second_moment_tensor(sample.numpy())  # xx, xy, xz, yy, yz, zz
+    along_z = tensors[..., 5].mean() / tensors[..., [0, 3, 5]].sum(-1).mean()
+    assert abs(along_z - 1 / 3) > 0.05  # fibres that lie across z scatter more there, or less
+    logs = {("equivariant", count): torch.full((1, 1, 2), -float(np.log(count))) for count in (4, 16)}
+    logs["plain", 16] = torch.full((1, 1, 2), -float(np.log(8)))
+    needed = equivariance.needed_row("needed", logs, "plain", (4, 16), 0)
+    assert (needed.value, needed.note) == (pytest.approx(8), "")
+    assert equivariance.ratio_row("ratio", logs, "plain", 16, 0, 0.9).value == pytest.approx(0.5)
+    outcome = modules("run").measure("equivariance", quick=True)
+    assert outcome.error == ""
+    values = {row.what: row.value for row in outcome.rows}
+    assert 0.5 < values["2 samples, laid down: equivariant / plain"] < 2
+    assert sum(bool(row.bar) for row in outcome.rows) == 4
 
 
 def test_samples_are_counted_where_rays_cross_slices(modules):
