@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddf_tomo._checks import check_shape, message, neighbour, of_kind
+from ddf_tomo._checks import check_shape, dense, message, neighbour, of_kind
 from ddf_tomo.geometry import Geometry
 from ddf_tomo.interop._vectors import geometry_from_vectors
 from ddf_tomo.operators.backends.vectors import parallel_vec as vectors_of
@@ -152,6 +152,8 @@ class TomosipoOperator:
             return y.contiguous() if isinstance(y, torch.Tensor) else np.ascontiguousarray(y)
         of_kind(kind, out, "out", "what x is, a tensor or an array")
         check_shape(out.shape, "out", self.range_shape)
+        if isinstance(out, torch.Tensor):
+            dense(out, "out")
         if out.dtype != y.dtype or (isinstance(out, np.ndarray) and not out.flags.writeable):
             raise TypeError(message("out", f"{y.dtype}, and memory that may be written to", out.dtype))
         out[...] = y.detach() if isinstance(y, torch.Tensor) else y

@@ -15,6 +15,7 @@ from ddf_tomo.retrieval.maps import LENGTHS_M
 from ddf_tomo.retrieval.method import View
 
 BRIGHTEST = 1e6  # times the mean reference; beyond it products overflow float32
+MOST_QUANTA = 1e30  # of the mean reference, and of its inverse: the noise is a number in float32 as well
 CHECKED_AT_ONCE = 1 << 22  # numbers
 Part = tuple[slice, slice]  # rows and columns
 
@@ -223,5 +224,10 @@ class Checked:
         scaled = (each / self.level for each in frames)
         sample, reference = ((each if used.all() else torch.where(used, each, 1)).to(device) for each in scaled)
         ratio = torch.tensor(reach, dtype=self.dtype, device=sample.device)
-        counts = math.nan if counts_per_quantum is None else self.level / counts_per_quantum
+        counts = math.nan
+        if counts_per_quantum is not None:
+            counts = self.level / counts_per_quantum
+            if not 1 / MOST_QUANTA < counts < MOST_QUANTA:
+                expected = f"a mean reference of 1 / {MOST_QUANTA:g} to {MOST_QUANTA:g} quanta"
+                raise ValueError(message("gain", expected, f"{counts:g}, from {counts_per_quantum:g} counts a quantum"))
         return View(sample, reference, weights.to(device), ratio, counts)

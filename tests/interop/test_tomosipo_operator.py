@@ -182,6 +182,7 @@ def test_what_does_not_fit_is_named():
         (lambda: A(x, out=np.zeros(A.range_shape)), TypeError, "out: expected what x is"),
         (lambda: A(x, out=torch.zeros(A.range_shape, dtype=torch.float64)), TypeError, "out: expected torch.float32"),
         (lambda: A(x.numpy(), out=np.broadcast_to(np.float32(0), A.range_shape)), TypeError, "out: .* written to"),
+        (lambda: A(x, out=torch.zeros(A.range_shape).to_sparse()), TypeError, "out: expected a dense tensor"),
         (lambda: A(x.half()), TypeError, "x: expected float32 or float64"),
     ):
         with pytest.raises(error, match=words):

@@ -52,6 +52,7 @@ SAMPLE, REFERENCE = frames(5, (24, 26), displacement=(0.1, -0.1), counts=5000)
         (SAMPLE, REFERENCE, {"device": 2**70}, ValueError, "device"),
         (SAMPLE, REFERENCE, {"pixel_size_m": 0.0}, ValueError, "pixel_size_m"),
         (SAMPLE, REFERENCE, {"distance_m": -1.0}, ValueError, "distance_m"),
+        (SAMPLE, REFERENCE, {"gain": 5e-324, "method": "matching"}, ValueError, "gain: expected a mean reference of"),
     ],
 )
 def test_bad_input_is_named(sample, reference, options, error, text) -> None:
