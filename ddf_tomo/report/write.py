@@ -14,7 +14,7 @@ import torch
 from ddf_tomo._checks import message, neighbour, of_kind
 from ddf_tomo._files import replaced_when_complete
 from ddf_tomo.reconstruction import Reconstruction
-from ddf_tomo.report import _sections
+from ddf_tomo.report import _sections, _volume_sections
 from ddf_tomo.report._deblurring import sharpened
 from ddf_tomo.report._facts import Facts, matching_scan
 from ddf_tomo.report._html import page
@@ -115,11 +115,11 @@ def _page(facts: Facts, title: str | None, restored: Restored | None) -> str:
         _sections.residuals(facts),
         _sections.data_or_prior(facts),
         _sections.convergence(facts),
-        _sections.slices(facts),
-        _sections.directions(facts),
-        *([_sections.scalars(facts)] if facts.reconstruction.scalars else []),
-        *([] if facts.truth is None else [_sections.merits(facts)]),
-        _sections.quantities(facts),
+        _volume_sections.slices(facts),
+        _volume_sections.directions(facts),
+        *([_volume_sections.scalars(facts)] if facts.reconstruction.scalars else []),
+        *([] if facts.truth is None else [_volume_sections.merits(facts)]),
+        _volume_sections.quantities(facts),
         _sections.settings(facts),
         _sections.provenance(facts, versions),
     ]
