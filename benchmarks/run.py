@@ -43,6 +43,7 @@ NAMES = (
     "retrieval",
     "retrieval_prior",
     "retrieval_network",
+    "held_out_frames",
     "deconvolution",
     "chain",
     "rods",

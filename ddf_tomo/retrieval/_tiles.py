@@ -27,9 +27,9 @@ class Tile(NamedTuple):
 
 
 def tiles(shape: tuple[int, int], frames: int, reach: int) -> list[Tile]:
-    """Tiles of an image of this shape, of which ``frames`` frames are looked at together."""
-    reach = -(-reach // ALIGNED) * ALIGNED
-    side = math.isqrt(min(PIXELS, NUMBERS // frames)) - 2 * reach
+    """Tiles of an image of this shape, of which ``frames`` frames are looked at together; one if it is small enough."""
+    reach, most = -(-reach // ALIGNED) * ALIGNED, min(PIXELS, NUMBERS // frames)
+    side = max(shape) if math.prod(shape) <= most else math.isqrt(most) - 2 * reach
     down, across = (_cuts(length, max(side, LEAST), reach) for length in shape)
     return [Tile(*zip(row, column, strict=True)) for row in down for column in across]
 

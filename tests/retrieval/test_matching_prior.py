@@ -208,7 +208,7 @@ def test_tiles_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     sample, reference = (np.concatenate([each] * 3, 1) for each in (sample, reference))
     options = {"prior": "total-variation", "window": 0.8, "largest_shift": 0.9, "gain": 1.0}
     whole = matched(sample, reference, **options)
-    monkeypatch.setattr(_tiles, "PIXELS", 150**2)
+    monkeypatch.setattr(_tiles, "PIXELS", 110**2)
     assert len(_tiles.tiles((216, 64), 6, 32)) > 1
     parts = matched(sample, reference, **options)
     for name in ("transmission", "displacement", "covariance", "covariance_error"):
