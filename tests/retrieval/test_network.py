@@ -155,3 +155,22 @@ def test_what_is_left_over_is_noise(model: str) -> None:
     other = retrieve(*pair, "matching", gain=1.0, progress=False)
     inner = np.s_[10:-10, 10:-10]
     assert np.median(found.chi2[inner]) == pytest.approx(np.median(other.chi2[inner]), abs=0.15)
+
+
+def test_what_is_farther_than_tiles_overlap_does_not_matter() -> None:
+    """With the shipped weights: columns of new noise there change nothing but the last digits."""
+    shape, kept = (16, 400), 96
+    pair = frames(1, shape, transmission=T, displacement=U, covariance=C, counts=2000.0)
+    settings = METHOD.check(METHOD.options, (1, 1, *shape))
+    reach = METHOD.halo(settings)
+    assert kept + reach < shape[1]
+    both = [torch.from_numpy(each)[None] / pair[1].mean() for each in pair]
+    other = [each.clone() for each in both]
+    for each in other:
+        each[..., kept + reach :] = each[..., kept + reach :].flip(-1)
+    known = torch.ones(1, 1, *shape, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 2000.0
+    one, two = (METHOD.fit(View(*each, *known), settings, int) for each in (both, other))
+    for name in ("displacement", "covariance", "transmission", "displacement_error", "covariance_error"):
+        first, second = (getattr(maps, name)[:, :kept] for maps in (one, two))
+        torch.testing.assert_close(second, first, rtol=0, atol=1e-5 * float(first.max()))
+        assert not torch.equal(getattr(two, name)[:, -1], getattr(one, name)[:, -1])

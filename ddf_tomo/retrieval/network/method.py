@@ -22,7 +22,9 @@ from ddf_tomo.weights.network_files import network_for
 
 MATCHING = matching._Matching()
 ITERATIONS = 3  # of the start, as in training
-REACH = 320  # pixels of the frames that a result of the network looks at, at most
+# Pixels of the frames, beyond matching's own: 320 can touch a result, those farther than this do by less than 1e-5 of
+# the largest (measured frames, cut at growing distances).
+REACH = 192
 # Pixels, less than what is assumed beforehand: of a window whose displacement is less certain nothing is told.
 UNKNOWN = 0.25
 PREFERRED = "retrieval-network"
@@ -67,7 +69,8 @@ class _Network:
     def fit(self, view: View, options: dict[str, Any], tick: Callable[[], object]) -> Maps:
         """Maps of one view or tile."""
         found = evidence(view, options, tick)
-        return _maps(found, *_estimated(found, network_for(DirectNetwork, options["model"])), math.isnan(view.counts))
+        network = network_for(DirectNetwork, options["model"])
+        return _maps(found, *_estimated(found, network), without_gain=math.isnan(view.counts))
 
 
 class _Refined(_Network):
@@ -92,7 +95,7 @@ class _Refined(_Network):
         """Maps of one view or tile."""
         with torch.no_grad():
             found = evidence(view, options | {"iterations": ITERATIONS})
-            theta, _ = _estimated(found, network_for(DirectNetwork, options["model"]))
+            theta, *_ = _estimated(found, network_for(DirectNetwork, options["model"]))
             background = torch.zeros_like(theta[:1])
             start = torch.cat([theta[:5], background, theta[5:]]).movedim(0, -1).double()
         return MATCHING.fit(view, options, tick, start=start)
@@ -102,8 +105,8 @@ METHOD: Method = _Network()
 REFINED: Method = _Refined()
 
 
-def _estimated(found: Evidence, network: DirectNetwork) -> tuple[Tensor, Tensor]:
-    """u, C, ln T ``(6, row, column)`` and the logarithms of their errors, on the pixels of the frames."""
+def _estimated(found: Evidence, network: DirectNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """u, C, ln T ``(6, row, column)``, logarithms of their errors, and that of u in a window, all of single pixels."""
     levels = [each[None].float() for each in pyramid(found.terms, found.coarse)]
     output = network.to(levels[0].device)(levels)[0].to(found.terms)
     theta, log_error = on_pixels(output, found.same.shape).split(QUANTITIES)
@@ -116,7 +119,10 @@ def _estimated(found: Evidence, network: DirectNetwork) -> tuple[Tensor, Tensor]
         log_t = torch.where(told, found.start[5] + change.clamp(min=LEAST_TRANSMISSION - 1).log1p(), theta[5])
         noise = torch.where(told, 0.5 * torch.logaddexp(2 * log_error[5], -known.log()), log_error[5])
         theta, log_error = torch.cat([theta[:5], log_t[None]]), torch.cat([log_error[:5], noise[None]])
-    return theta, log_error
+    certain = levels[LEVELS - 2][0, PER_WINDOW - QUANTITIES : PER_WINDOW - QUANTITIES + 2].detach().amax(0)
+    side = BINS * 2 ** (LEVELS - 2)
+    rows, columns = found.same.shape
+    return theta, log_error, certain.repeat_interleave(side, 0).repeat_interleave(side, 1)[:rows, :columns]
 
 
 def on_pixels(maps: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
@@ -126,13 +132,8 @@ def on_pixels(maps: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     return fine[:, :rows, :columns]
 
 
-def _maps(found: Evidence, theta: Tensor, log_error: Tensor, without_gain: bool) -> Maps:
-    shape = found.same.shape
+def _maps(found: Evidence, theta: Tensor, log_error: Tensor, certain: Tensor, *, without_gain: bool) -> Maps:
     with torch.no_grad():
-        certain = pyramid(found.terms, found.coarse)[LEVELS - 2][
-            PER_WINDOW - QUANTITIES : PER_WINDOW - QUANTITIES + 2
-        ].amax(0)
-        certain = certain.repeat_interleave(8, 0).repeat_interleave(8, 1)[: shape[0], : shape[1]]
         misfit, freedom = _misfit(found, theta)
         freedom = freedom * found.noise  # counts that were divided with the terms
     valid = found.same & (certain < math.log(UNKNOWN)) & theta.isfinite().all(0) & log_error.isfinite().all(0)
