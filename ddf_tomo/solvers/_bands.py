@@ -62,6 +62,15 @@ class Bands:
         found = self.means(self.transformed(x).abs().square())
         return torch.maximum(found, LEAST * found.amax(1, keepdim=True))
 
+    def products(self, volumes: Sequence[Tensor]) -> Tensor:
+        """Of each with each, in the mean over an order and band: ``(volume, volume, order, band)``."""
+        found = torch.empty(len(volumes), len(volumes), len(self.sizes), BANDS)
+        transforms = [self.transformed(volume) for volume in volumes]
+        for i, one in enumerate(transforms):
+            for j, other in enumerate(transforms[: i + 1]):
+                found[i, j] = found[j, i] = self.means((one.conj() * other).real)
+        return found.to(volumes[0])
+
     def overall(self, strength: Tensor) -> Tensor:
         """Mean square of a coefficient of each order, of a volume of that strength in each band."""
         counts = self.counts.to(strength)

@@ -4,7 +4,8 @@ How wrong a reconstruction is, order by order, before and after a denoiser, depe
 nobody knows it of their own sample. Of a drawn one they do: the same operator sees it with the same noise, the same
 rounds reconstruct it, and what they are wrong by there is what the denoiser is told, and how far it is trusted, where
 it counts. That takes the place of a schedule (of half-quadratic splitting: Zhang et al. 2022, IEEE Trans. Pattern
-Anal. Mach. Intell. 44, 6360), and foretells the error of the result.
+Anal. Mach. Intell. 44, 6360), tells how to mix what the rounds have found (stacked regressions: Breiman 1996, Mach.
+Learn. 24, 49), and foretells the error of the result.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ INNER_ITERATIONS = 12
 COMPARISONS = 2
 LITTLE = 0.03  # of what a reconstruction shows of a band: less of it than that is not called signal
 MOST = 10.0  # by which a band of an order is made stronger or weaker
+EVENED = 0.02  # of the mean square error of the rounds: what shares are regularised with
 FAINTEST = 1e-6  # error of an order relative to the volume: nothing is trusted further
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -50,8 +52,8 @@ class RehearsedSolution(Solution):
     x, residuals, stopped_by
         As of any `Solution`; ``x`` is of the operator's domain shape.
     levels
-        Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start,
-        and of each round. The last one is that of ``x``.
+        Root mean square error of a coefficient of each order, ``(place, order)``: of an empty volume, of the start, of
+        each round, and of their mixture ``x``.
     strength
         ``ρ`` of each order in the last round, in the mean over frequencies of ``1 / ρ``.
     """
@@ -87,6 +89,10 @@ def rehearsed(
     a denoiser gets wrong is mostly smooth, and there the data know better. Both in the geometric mean over the
     ``volumes``, each of them seen by ``A`` with as much noise as the data, and made as bright and, in each order and
     band, as strong as linear reconstructions show the sample to be.
+
+    The result mixes ``x`` and ``z`` of all rounds. The shares of each order and band sum to one, and are those that
+    came nearest to the known volumes: errors of one round are not those of another, and not every order is best in the
+    last one.
 
     Parameters
     ----------
@@ -132,7 +138,7 @@ def rehearsed(
     ...     return x + levels[0] / (0.1 + levels[0]) * (x.mean((0, 1, 2)) - x)
     >>> solution = rehearsed(A, torch.ones(5, 5, 3, 6), towards_the_mean, [torch.ones(5, 5, 4, 6)], variance=0.01)
     >>> bool((solution.x - 1).abs().max() < 0.15), len(solution.levels)
-    (True, 6)
+    (True, 7)
     """
     misfit = Misfit(A, y, weights)
     if not callable(denoiser) or isinstance(denoiser, type):
@@ -157,8 +163,13 @@ def rehearsed(
             for which, volume in enumerate(views.alike(known)):
                 met.append(play.rehearse(views.noisy(volume, which), volume, variance, state["seen"]))
                 bar.update()
-        state["levels"], state["spectra"] = (torch.stack(parts).log().mean(0).exp() for parts in zip(*met, strict=True))
+        levels, spectra, products = (torch.stack(parts) for parts in zip(*met, strict=True))
+        state["shares"] = best_shares(products)
+        mixed = [Bands(x.shape).overall(of_mixture(state["shares"], each)).sqrt()[None] for each in products]
+        levels, state["spectra"], last = (each.log().mean(0).exp() for each in (levels, spectra, torch.stack(mixed)))
+        state["levels"] = torch.cat([levels, last])
         state["x"] = play.start(misfit, variance, state["levels"][0])
+        state["mixture"] = Bands(x.shape).times(state["shares"][0], state["x"])
 
     def step(state: State, iteration: int) -> Step:
         if not len(state["levels"]):
@@ -166,11 +177,16 @@ def rehearsed(
         z = play.cleaner(state["x"], state["levels"][iteration])
         spectrum = state["spectra"][iteration - 1]
         found = play.asked(misfit, z, state["variance"], spectrum, state["seen"])
-        state["x"] = nowhere_negative(found, play.order) if play.positive and iteration == play.rounds else found
-        return Step(misfit.norm(misfit.residual(state["x"])))
+        for share, volume in zip(state["shares"][2 * iteration - 1 :], (z, found), strict=False):
+            state["mixture"] = state["mixture"] + Bands(x.shape).times(share, volume)
+        if iteration == play.rounds:
+            found = nowhere_negative(state["mixture"], play.order) if play.positive else state["mixture"]
+        state["x"] = found
+        return Step(misfit.norm(misfit.residual(found)))
 
     empty = x.new_zeros(0)
-    state: State = {"x": x, "variance": 0.0, "levels": empty, "spectra": empty, "seen": empty}
+    state: State = {"x": x, "variance": 0.0, "levels": empty, "spectra": empty, "seen": empty, "shares": empty}
+    state["mixture"] = empty
     problem = {}
     if checkpoint is not None:
         settings = {name: value for name, value in vars(play).items() if name != "denoiser"}
@@ -209,19 +225,24 @@ class _Play:
         """What the data make of ``z``."""
         return asked(misfit, z, self.strength * variance / spectrum, seen, self.inner)
 
-    def rehearse(self, misfit: Misfit, truth: Tensor, variance: float, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the truth is known: the errors of nothing, of the start and of each round, and spectra of ``z``'s."""
+    def rehearse(self, misfit: Misfit, truth: Tensor, variance: float, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the truth is known: the errors of nothing, of the start and of each round, and spectra of ``z``'s.
+
+        With the products of the errors of the start, and of ``z`` and ``x`` of each round, in each order and band.
+        """
         levels, spectra = [error_levels(torch.zeros_like(truth), truth)], []
         least = FAINTEST * levels[0].max()
         levels[0] = levels[0].clamp_min(least)
         x = self.start(misfit, variance, levels[0])
+        errors = [x - truth]
         for _ in range(self.rounds):
             levels.append(error_levels(x, truth).clamp_min(least))
             z = self.cleaner(x, levels[-1])
             spectra.append(Bands(x.shape).strength(z - truth).clamp_min(least**2))
             x = self.asked(misfit, z, variance, spectra[-1], seen)
+            errors += [z - truth, x - truth]
         levels.append(error_levels(x, truth).clamp_min(least))
-        return torch.stack(levels), torch.stack(spectra)
+        return torch.stack(levels), torch.stack(spectra), Bands(x.shape).products(errors)
 
 
 @dataclass(frozen=True)
@@ -273,6 +294,30 @@ def asked(misfit: Misfit, z: Tensor, rho: Tensor, seen: Tensor, iterations: int)
     """
     bands = Bands(z.shape)
     return near_data(misfit, z, partial(bands.times, rho), iterations, None, partial(bands.times, 1 / (rho + seen)))
+
+
+def best_shares(products: Tensor) -> Tensor:
+    """Shares with the least mean square error: ``(set, volume, volume, order, band)`` gives ``(volume, order, band)``.
+
+    Of several sets of volumes each counts relative to the best volume of its own.
+
+    Examples
+    --------
+    >>> independent = torch.diag(torch.tensor([1.0, 4.0]))[None, ..., None, None]
+    >>> best_shares(independent).flatten()
+    tensor([0.7941, 0.2059])
+    """
+    best = products.diagonal(dim1=1, dim2=2).amin(-1)[:, None, None].clamp_min(1e-30)
+    matrix = (products / best).double().sum(0).permute(2, 3, 0, 1)
+    even = (EVENED * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(1e-30)  # of no frequency: all the same
+    matrix = matrix + even[..., None, None] * torch.eye(matrix.shape[-1]).to(matrix)
+    shares = torch.linalg.solve(matrix, torch.ones_like(matrix[..., 0]))
+    return (shares / shares.sum(-1, keepdim=True)).movedim(-1, 0).to(products)
+
+
+def of_mixture(shares: Tensor, products: Tensor) -> Tensor:
+    """Mean square error of a mixture in each order and band."""
+    return torch.einsum("iab,ijab,jab->ab", shares, products, shares).clamp_min(1e-30)
 
 
 def error_levels(found: Tensor, truth: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from ddf_tomo import SaxsResponse, TensorXRayTransform, wrap
 from ddf_tomo.phantoms import tilt_series
 from ddf_tomo.priors.learned.samples import random_sample
 from ddf_tomo.solvers import Checkpoint, Misfit, rehearsed
-from ddf_tomo.solvers.rehearsal import _Views, error_levels, spread
+from ddf_tomo.solvers._bands import Bands
+from ddf_tomo.solvers.rehearsal import EVENED, _Views, best_shares, error_levels, of_mixture, spread
 
 SHAPE = (10, 10, 10)
 GEOMETRY = tilt_series(SHAPE, tilts_rad=[0.0, 0.6], views=[8, 8])
@@ -45,7 +47,7 @@ def test_it_beats_its_start_and_foretells_its_error():
     for order, (foretold, level) in enumerate(zip(found.levels[-1], error_levels(found.x, TRUTH), strict=True)):
         assert foretold < start[order]
         assert 0.5 < level / foretold < 2
-    assert len(found.levels) == 3 + 2
+    assert len(found.levels) == 3 + 3
     assert len(found.residuals) == 4
 
 
@@ -63,9 +65,34 @@ def test_one_round_in_closed_form():
     same = wrap((lambda x: x, lambda y: y), (3, 3, 3, 6), (3, 3, 3, 6))
     data, z = torch.full((3, 3, 3, 6), 2.0), torch.zeros(3, 3, 3, 6)
     variance = 40.0
-    found = rehearsed(same, data, lambda x, levels: z, [torch.ones(3, 3, 3, 6)], variance=variance, rounds=1)
+    seen = []
+    options = {"variance": variance, "rounds": 2, "callback": lambda number, x, residual: seen.append(x) and None}
+    found = rehearsed(same, data, lambda x, levels: z, [torch.ones(3, 3, 3, 6)], **options)
     rho = variance / (27 * torch.tensor(found.levels[0]).square())  # all power of a constant is in one of 27 modes
-    np.testing.assert_allclose(found.x, (2 / (1 + spread(rho))).expand(3, 3, 3, 6), rtol=1e-4)
+    np.testing.assert_allclose(seen[0], (2 / (1 + spread(rho))).expand(3, 3, 3, 6), rtol=1e-4)
+
+
+def test_the_mixture_is_the_least_wrong():
+    """Against a general minimiser over shares that sum to one; what it foretells is what it makes of the volumes."""
+    errors = [torch.randn(7, 8, 6, 15, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    errors[2] = errors[0] + 0.3 * errors[1]
+    bands = Bands(errors[0].shape)
+    products = bands.products(errors)
+    shares = best_shares(products[None])
+    mixed = sum(bands.times(share, error) for share, error in zip(shares, errors, strict=True))
+    strength = bands.means(bands.transformed(mixed).abs().square())
+    np.testing.assert_allclose(of_mixture(shares, products), strength, rtol=1e-3, atol=1e-12)
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
+    for order, band in ((0, 3), (2, 11)):
+        matrix = products[:, :, order, band].double().numpy() / products[:, :, order, band].diagonal().min().item()
+        even = EVENED * np.trace(matrix) / 3
+        least = minimize(
+            lambda w, m=matrix, even=even: w @ m @ w + even * w @ w,
+            np.full(3, 1 / 3),
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+            options={"ftol": 1e-14},
+        )
+        np.testing.assert_allclose(shares[:, order, band], least.x, atol=1e-4)
 
 
 def test_volumes_are_made_alike():
