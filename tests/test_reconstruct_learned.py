@@ -49,9 +49,9 @@ def test_it_rehearses(kind):
 
 
 def test_units_do_not_matter():
-    """Powers of two, so that rounding is the same: iterations that have not converged amplify it."""
+    """Powers of two (of four: weights), so that rounding is the same: unconverged iterations amplify it."""
     other = simulate(helicoidal_fibres, GEOMETRY, SCAN.response, noise=0.05)
-    scaled = type(other)(1024 * other.data, other.geometry, other.response, weights=other.full_weights() / 128)
+    scaled = type(other)(1024 * other.data, other.geometry, other.response, weights=other.full_weights() / 256)
     first, second = (reconstruct(s, prior=LearnedPrior(network()), **OPTIONS) for s in (other, scaled))
     np.testing.assert_allclose(second.coefficients, 1024 * first.coefficients, rtol=1e-4, atol=1e-3)
 

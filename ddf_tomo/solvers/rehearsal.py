@@ -166,7 +166,7 @@ def rehearsed(
         levels, spectra, products = (torch.stack(parts) for parts in zip(*met, strict=True))
         state["shares"] = best_shares(products)
         mixed = [Bands(x.shape).overall(of_mixture(state["shares"], each)).sqrt()[None] for each in products]
-        levels, state["spectra"], last = (each.log().mean(0).exp() for each in (levels, spectra, torch.stack(mixed)))
+        levels, state["spectra"], last = map(geometric_mean, (levels, spectra, torch.stack(mixed)))
         state["levels"] = torch.cat([levels, last])
         state["x"] = play.start(misfit, variance, state["levels"][0])
         state["mixture"] = Bands(x.shape).times(state["shares"][0], state["x"])
@@ -281,7 +281,7 @@ class _Views:
     def _linear(self, volumes: Sequence[Tensor]) -> Callable[[Misfit], Tensor]:
         """Strengths of a reconstruction that takes orders to be as strong as in these volumes."""
         nothing = torch.zeros_like(volumes[0])
-        strengths = torch.stack([error_levels(volume, nothing) for volume in volumes]).log().mean(0).exp()
+        strengths = geometric_mean(torch.stack([error_levels(volume, nothing) for volume in volumes]))
         rho = self.variance / spread(strengths.clamp_min(FAINTEST * float(strengths.max()))).square()
         bands = Bands(nothing.shape)
         return lambda data: bands.strength(near_data(data, nothing, rho, START_ITERATIONS))
@@ -294,6 +294,17 @@ def asked(misfit: Misfit, z: Tensor, rho: Tensor, seen: Tensor, iterations: int)
     """
     bands = Bands(z.shape)
     return near_data(misfit, z, partial(bands.times, rho), iterations, None, partial(bands.times, 1 / (rho + seen)))
+
+
+def geometric_mean(values: Tensor) -> Tensor:
+    """Over the first axis; in double precision, as logarithms of large numbers have few digits behind the point.
+
+    Examples
+    --------
+    >>> geometric_mean(torch.tensor([1.0, 4.0]))
+    tensor(2.)
+    """
+    return values.double().log().mean(0).exp().to(values)
 
 
 def best_shares(products: Tensor) -> Tensor:
