@@ -10,7 +10,7 @@ import torch
 from ddf_tomo._streamed import Streamed
 from ddf_tomo.solvers.misfit import Misfit
 
-VIEWS_AT_ONCE = 64
+SLICE_BYTES = 64 * 2**20
 
 
 class Evened:
@@ -48,7 +48,8 @@ class Evened:
     def _slices(self) -> list[slice]:
         if isinstance(self.y, Streamed):
             return self.y.slices()
-        return [slice(start, min(start + VIEWS_AT_ONCE, len(self.y))) for start in range(0, len(self.y), VIEWS_AT_ONCE)]
+        size = max(1, SLICE_BYTES // max(1, self.y[:1].nbytes))
+        return [slice(start, min(start + size, len(self.y))) for start in range(0, len(self.y), size)]
 
 
 def filled_in(data: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

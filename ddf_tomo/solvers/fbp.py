@@ -13,6 +13,7 @@ the plane of rotation, which is textbook filtered backprojection). Filtering fir
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ WINDOWS = ("wiener", "ram-lak", "shepp-logan", "cosine", "hann")
 NEGLIGIBLE = 1e-2  # frequencies that pass by less than this share are left out
 CHUNK_BYTES = 32 * 2**20
 MOST_DIRECTIONS_BYTES = 64 * 2**20
+SCANS_KEPT = 3  # of which the directions are known already
 REPEATED = 1e-6  # combinations of channels whose power is below this share of the strongest tell nothing new
 VIEWS_FOR_SPECTRA, FEWEST_FOR_SPECTRA = 24, 6  # enough for the mean of a power; of large views, which average more
 SPECTRA_BYTES = 256 * 2**20
@@ -121,7 +123,7 @@ def fbp(
         return volume
 
     together = _channels_together(R)
-    R = together.mT @ R
+    R = R if together is None else together.mT @ R
     grid = DetectorFrequencies(A.geometry.detector_shape, width, like)
     ell = torch.from_numpy(orders(A.ell_max)[0]).to(like.device)
     apodisation, damping = torch.ones_like(grid.radius), torch.zeros_like(grid.radius)
@@ -135,15 +137,15 @@ def fbp(
         spread = math.prod(A.geometry.volume_shape) / math.prod(A.geometry.detector_shape)
         damping, strengths = (spread * spectra.noise_to_signal(grid.radius)).to(like), spectra.orders[ell // 2]
     scale = strengths.sqrt().to(like)
-    R = R * scale  # of coefficients relative to the strength of their order
-    eigenvalues, vectors, nearest = _eigensystems(A, R, grid, width)
+    # Of coefficients relative to the strength of their order.
+    eigenvalues, vectors, nearest = _eigensystems(A, R, scale, grid, width)
     largest = eigenvalues[nearest.flatten(), 0].median()
     filter_ = DirectionalFilter(
         eigenvalues=eigenvalues.clamp_min(0) + share * largest,
         inward=vectors,
         outward=(basis * scale) @ vectors,
         nearest=nearest,
-        response=R,
+        response=R * scale,
         ramp=apodisation,
         damping=apodisation * damping,
         passing=apodisation * largest > NEGLIGIBLE * (largest + grid.radius * damping),
@@ -151,37 +153,64 @@ def fbp(
     )
     size = max(1, CHUNK_BYTES // (grid.radius.numel() * volume.shape[-1] * 2 * like.element_size()))
     for views, evened in data.pieces(size):
-        filtered = grid.back(grid.transform(evened @ together), views, filter_)
+        evened = evened if together is None else evened @ together
+        filtered = grid.back(grid.transform(evened), views, filter_)
         A.projector.backproject_into(volume, filtered, views)
     if not math.isfinite(float(volume.sum(dtype=torch.float64))):
         raise ValueError(overflow(like))
     return volume
 
 
-def _channels_together(R: torch.Tensor) -> torch.Tensor:
-    """Orthonormal combinations of channels that tell all that any view knows: shape ``(channels, combinations)``."""
+def _channels_together(R: torch.Tensor) -> torch.Tensor | None:
+    """Orthonormal combinations of channels that tell all that any view knows, if fewer do: ``(channels, fewer)``."""
     values, vectors = torch.linalg.eigh((R @ R.mT).sum(0, dtype=torch.float64))
-    return vectors[:, values > REPEATED * values[-1]].flip(1).to(R)
+    telling = values > REPEATED * values[-1]
+    return None if telling.all() else vectors[:, telling].flip(1).to(R)
 
 
 def _spectra(
-    data: Evened, together: torch.Tensor, R: torch.Tensor, grid: DetectorFrequencies, ell: torch.Tensor
+    data: Evened, together: torch.Tensor | None, R: torch.Tensor, grid: DetectorFrequencies, ell: torch.Tensor
 ) -> Spectra | None:
     """Estimated from some of the views, fewer if they are large."""
     view = grid.radius.numel() * R.shape[1] * 2 * R.element_size()
     count = min(VIEWS_FOR_SPECTRA, max(FEWEST_FOR_SPECTRA, SPECTRA_BYTES // view), len(R))
     some = np.linspace(0, len(R) - 1, count).round().astype(int)
-    transforms = grid.transform(torch.cat([data[[view]] for view in some]) @ together)
+    seen = torch.cat([data[[view]] for view in some])
+    transforms = grid.transform(seen if together is None else seen @ together)
     return estimate_spectra(transforms, grid.radius, R[some], ell)
 
 
 def _eigensystems(
-    A: TensorXRayTransform, R: torch.Tensor, grid: DetectorFrequencies, width: float
+    A: TensorXRayTransform, R: torch.Tensor, scale: torch.Tensor, grid: DetectorFrequencies, width: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of ``G`` on a grid of directions, and which of them is nearest to each ``(view, sector)``."""
-    geometry = A.geometry
-    j, k, azimuths = geometry.j[:, None], geometry.k[:, None], grid.azimuths.numpy()[None, :, None]
-    directions = (np.sin(azimuths) * j + np.cos(azimuths) * k).reshape(-1, 3)
+    """Of ``G`` on a grid of directions, and which of them is nearest to each ``(view, sector)``.
+
+    ``G`` and the directions are kept for the next data of the same scan; only ``scale`` is of these data.
+    """
+    frames = tuple(part.tobytes() for part in (A.geometry.p, A.geometry.j, A.geometry.k, grid.azimuths.numpy()))
+    matrices = R.cpu().numpy().tobytes(), tuple(R.shape), R.dtype
+    symbol, nearest = _symbol_and_nearest(frames, matrices, width, str(R.device))
+    symbol = symbol * (scale[:, None] * scale)
+    if not math.isfinite(float(symbol.sum(dtype=torch.float64))):
+        raise ValueError(overflow(R))
+    eigenvalues, vectors = R.new_empty(symbol.shape[:2]), torch.empty_like(symbol)
+
+    def solve(start: int, stop: int) -> None:
+        eigenvalues[start:stop], vectors[start:stop] = torch.linalg.eigh(symbol[start:stop])
+
+    in_parallel(len(symbol), 64, solve) if R.device.type == "cpu" else solve(0, len(symbol))
+    return eigenvalues.flip(1), vectors.flip(2), nearest
+
+
+@lru_cache(maxsize=SCANS_KEPT)
+def _symbol_and_nearest(
+    frames: tuple[bytes, ...], matrices: tuple[bytes, tuple[int, ...], torch.dtype], width: float, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``G`` on a grid of directions, at most a third of `MOST_DIRECTIONS_BYTES`, and the nearest to each sector."""
+    p, j, k, azimuths = (np.frombuffer(part).reshape(-1, 1, n) for part, n in zip(frames, (3, 3, 3, 1), strict=True))
+    numbers, shape, dtype = matrices
+    R = torch.frombuffer(bytearray(numbers), dtype=dtype).reshape(shape).to(device)
+    directions = (np.sin(azimuths[:, 0]) * j + np.cos(azimuths[:, 0]) * k).reshape(-1, 3)
     nearest = np.arange(len(directions))
     alike = math.ceil(6 * math.pi / width**2)  # 0.6 of the width apart
     most = MOST_DIRECTIONS_BYTES // (3 * R.shape[2] ** 2 * R.element_size())
@@ -192,16 +221,8 @@ def _eigensystems(
         tree = cKDTree(np.concatenate([spread, -spread]))
         nearest = tree.query(directions, workers=torch.get_num_threads())[1] % len(spread)
         directions = spread
-    symbol = directional_symbol(R, geometry.p, directions, width)
-    if not math.isfinite(float(symbol.sum(dtype=torch.float64))):
-        raise ValueError(overflow(R))
-    eigenvalues, vectors = R.new_empty(symbol.shape[:2]), torch.empty_like(symbol)
-
-    def solve(start: int, stop: int) -> None:
-        eigenvalues[start:stop], vectors[start:stop] = torch.linalg.eigh(symbol[start:stop])
-
-    in_parallel(len(symbol), 64, solve) if R.device.type == "cpu" else solve(0, len(symbol))
-    return eigenvalues.flip(1), vectors.flip(2), torch.from_numpy(nearest).to(R.device).reshape(len(geometry), -1)
+    symbol = directional_symbol(R, p[:, 0], directions, width)
+    return symbol, torch.from_numpy(nearest).to(device).reshape(len(p), -1)
 
 
 def _width(A: TensorXRayTransform, width_rad: Any) -> float:

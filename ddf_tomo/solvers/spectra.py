@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
@@ -81,14 +80,11 @@ def estimate_spectra(
     model = torch.stack([(part @ part.mT).mean(0).flatten() for part in parts], dim=1)
     highest = float(frequency.max())
     shell = (frequency * (SHELLS / highest)).long().clamp_max(SHELLS - 1)
-    covariance, counts = R.new_zeros(SHELLS, channels, channels), R.new_zeros(SHELLS)
-    sorted_ = transforms.flatten(0, 1)[:, shell.argsort()]
-    ends = shell.bincount(minlength=SHELLS).cumsum(0).tolist()
-    for index, (start, end) in enumerate(pairwise([0, *ends])):
-        inside = sorted_[:, start:end].flatten(0, 1)
-        counts[index] = end - start
-        if end > start:
-            covariance[index] = (inside.mT @ inside).double() / ((end - start) * len(transforms))
+    of_frequency = transforms.flatten(0, 1).permute(1, 2, 0)
+    covariance = R.new_zeros(SHELLS, channels, channels)
+    covariance.index_add_(0, shell, (of_frequency @ of_frequency.mT).double())
+    counts = shell.bincount(minlength=SHELLS).double()
+    covariance /= (counts * len(transforms)).clamp_min(1)[:, None, None]
     power = covariance.diagonal(dim1=1, dim2=2).mean(1)
     noise = float(power[int(NOISE_FROM * SHELLS) :].median())
     excess = covariance - noise * torch.eye(channels).to(R)

@@ -22,6 +22,7 @@ from ddf_tomo.merits import compare
 from ddf_tomo.phantoms import PHANTOMS, simulate, tilt_series
 from ddf_tomo.solvers import cgls, fbp
 from ddf_tomo.solvers.evened import filled_in
+from ddf_tomo.solvers.fbp import _symbol_and_nearest
 
 N = 24
 SHAPE = (N, N, N)
@@ -204,3 +205,18 @@ def test_bad_input_is_named(arguments, error_kind, text):
     A = TensorXRayTransform(one_axis(3), SecondMomentResponse(), 2)
     with pytest.raises(error_kind, match=text):
         fbp(**{"A": A, "y": np.ones(A.range_shape), **arguments})
+
+
+def test_what_is_kept_of_a_scan_is_not_taken_for_another():
+    """Other views, other weights, other data: each as if it came first; and what was given out is not changed."""
+    generator = torch.Generator().manual_seed(0)
+    cases = []
+    for views, weight in ((7, None), (8, None), (8, 2.0)):
+        A = TensorXRayTransform(tilt_series((8, 8, 8), views=(views, 5, 5)), SecondMomentResponse(), 2)
+        weights = None if weight is None else weight ** torch.linspace(0, 1, views + 10)[:, None, None, None]
+        for _ in range(2):
+            y = torch.rand(A.range_shape, generator=generator)
+            cases.append((A, y, weights, fbp(A, y, weights=weights)))
+    for A, y, weights, found in cases[::-1]:
+        _symbol_and_nearest.cache_clear()
+        assert torch.equal(fbp(A, y, weights=weights), found)
