@@ -2,9 +2,9 @@
 
 12³ voxels, ℓ ≤ 4, layered samples that all stand alike: 4, 16 or 64 of those draws whose fibres lie across z, to about
 15°; white noise of 5 to 50 % of the brightness, drawn anew in each step. Both networks have about as many weights, the
-same loss, optimiser, rate of learning and number of steps. A step of the equivariant one takes five times as long, so
-two more opponents are trained for five times as many: the plain network on the same samples as they stand, and on
-the same in all 24 poses of the cube. Weights are kept where unseen samples that stand like the pool are denoised best.
+same loss, optimiser, rate of learning and number of steps. A step of the equivariant one takes nearly six times as
+long, so two more opponents are trained for five times as many: the plain network on the same samples as they stand, and
+on the same in all 24 poses of the cube. Weights are kept where unseen samples that stand like the pool come out best.
 
 Tests: unseen samples of the same kind, the same laid down by rotations of the cube, and others in any pose, as they are
 drawn; 10 and 30 % noise. Errors are `order_errors` of ℓ ≥ 2. Ratios are geometric means over samples, levels, orders
