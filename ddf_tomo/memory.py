@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ddf_tomo._checks import choice, flag, integer, message, number, size_tuple
-from ddf_tomo._plan import METHODS, PRIORS, RULES, Plan
+from ddf_tomo._plan import METHODS, PRIORS, RULES, Plan, names_learned
 from ddf_tomo._resources import available_memory
 from ddf_tomo._streamed import PIECE_BYTES
 from ddf_tomo.operators.tensor import CHUNK_BYTES
 from ddf_tomo.priors import Functional
+from ddf_tomo.priors.learned import LearnedPrior
 from ddf_tomo.scan import Scan
 
 __all__ = ["Memory", "Size", "predicted_memory"]
@@ -36,6 +37,8 @@ OF_PRIOR = {
 }
 OF_POSITIVITY = 22  # values in directions, and their dual variables
 OF_SEARCH = 3  # solutions of weights that were tried
+# Rehearsals: their volumes, the errors of four rounds, an iteration; and numbers a voxel in the shipped network.
+OF_REHEARSALS, OF_NETWORK = 21, 236
 # Arrays of the data's size beside those of the scan.
 DATA = {"cg": 3, "lbfgs": 2, "fista": 5, "pdhg": 6, "sirt": 6, "irtt": 5}
 OF_WEIGHTS = 3
@@ -183,15 +186,18 @@ def predicted_memory(
         raise TypeError(message("scan", "a ddf_tomo.Scan or a ddf_tomo.memory.Size", type(scan).__name__))
     if prior is not None and not isinstance(prior, (str, Functional)):
         raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
-    if isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
+    learned = names_learned(prior) or isinstance(prior, LearnedPrior)
+    if not learned and isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
         prior = "tv" if METHODS[method].takes_priors else None
     if isinstance(weight, str):
         choice(weight, "weight", RULES)
     else:
         number(weight, "weight", low=0.0)
-    searches = prior is not None and isinstance(weight, str) and not isinstance(prior, Functional)
-    kind = "tv" if isinstance(prior, Functional) else prior
+    searches = isinstance(prior, str) and isinstance(weight, str) and not learned
+    kind = "tv" if learned or isinstance(prior, Functional) else prior
     volumes = VOLUMES.get(method, 10) + (0 if kind is None else OF_PRIOR.get((method, kind), OF_PRIOR["cg", kind]))
+    if learned:
+        volumes = OF_REHEARSALS + math.ceil(OF_NETWORK / size.coefficients)
     if flag(positive, "positive") and method in ("fista", "pdhg"):
         volumes += OF_POSITIVITY
     if searches:  # by conjugate gradients

@@ -189,6 +189,7 @@ print(now("VmHWM") - before, predicted_memory(scan, ell_max=order, **how).needed
         [80, 3, 2, False, {"weight": 0.01}],
         [80, 3, 2, False, {"prior": "smoothness", "weight": 0.01}],
         [48, 250, 0, True, {"prior": "smoothness", "weight": 0.01}],
+        [32, 3, 2, False, {"prior": "learned"}],
     ],
 )
 def test_what_is_predicted_is_what_is_taken(case):
