@@ -318,9 +318,10 @@ def best_shares(products: Tensor) -> Tensor:
     >>> best_shares(independent).flatten()
     tensor([0.7941, 0.2059])
     """
-    best = products.diagonal(dim1=1, dim2=2).amin(-1)[:, None, None].clamp_min(1e-30)
-    matrix = (products / best).double().sum(0).permute(2, 3, 0, 1)
-    even = (EVENED * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(1e-30)  # of no frequency: all the same
+    exact, tiny = products.double(), torch.finfo(torch.float64).tiny
+    best = exact.diagonal(dim1=1, dim2=2).amin(-1)[:, None, None].clamp_min(tiny)
+    matrix = (exact / best).sum(0).permute(2, 3, 0, 1)
+    even = (EVENED * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(tiny)  # a band without frequencies
     matrix = matrix + even[..., None, None] * torch.eye(matrix.shape[-1]).to(matrix)
     shares = torch.linalg.solve(matrix, torch.ones_like(matrix[..., 0]))
     return (shares / shares.sum(-1, keepdim=True)).movedim(-1, 0).to(products)
@@ -328,7 +329,7 @@ def best_shares(products: Tensor) -> Tensor:
 
 def of_mixture(shares: Tensor, products: Tensor) -> Tensor:
     """Mean square error of a mixture in each order and band."""
-    return torch.einsum("iab,ijab,jab->ab", shares, products, shares).clamp_min(1e-30)
+    return torch.einsum("iab,ijab,jab->ab", shares, products, shares).clamp_min(torch.finfo(products.dtype).tiny)
 
 
 def error_levels(found: Tensor, truth: Tensor) -> Tensor:
