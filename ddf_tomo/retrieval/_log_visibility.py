@@ -9,13 +9,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddf_tomo.retrieval._warped import transfers
+from ddf_tomo.retrieval._warped import REACH, frequencies, transfers
 
 FINEST = 0.4  # cycles a pixel, beyond which −ln V no longer rises: no mask has a pattern there
 STRONGEST, WEAKEST = 12.0, -0.5  # −ln V that a frame is blurred by
-SAMPLES = 320  # pixels that stand for all blurs of a tile
-ACCURACY = 1e-5  # of a blur, relative to the strongest of its parts
+SAMPLES = 160  # pixels that stand for all blurs of a tile
+OUTERMOST = 60  # directions in which the two outermost of all pixels are among them
+ACCURACY = 1e-7  # of a blur, relative to the strongest of its parts
 PARTS = 60
+MEAN = 30.0  # of a frame, beside the rest of its spectrum
 CHUNK = 1 << 14  # pixels
 
 
@@ -96,12 +98,15 @@ class LogVisibility:
         return f_j.flatten(), f_k.flatten(), (area / count)[:, None].expand_as(f_j).flatten()
 
 
-def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor) -> Tensor:
+def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor, smoothing: float = 0.0) -> Tensor:
     """Frames blurred from pixel to pixel by their own V: ``Σ_q V(x, q) r̂(q) e^{iqx}``.
 
     V as a function of pixel and frequency is of low rank: its singular vectors, from a sample of the tile's pixels,
     give a few blurs that are the same everywhere, summed with weights that are not (product-convolution: Escande &
-    Weiss 2017, SIAM J. Imaging Sci. 10, 1353). Exact to about `ACCURACY`.
+    Weiss 2017, SIAM J. Imaging Sci. 10, 1353). The weights of a pixel make its own V exact at as many frequencies as
+    there are blurs, those that tell the blurs apart best (Drmač & Gugercin 2016, SIAM J. Sci. Comput. 38, A631). In the
+    sample are the outermost pixels in many directions, so that the others lie between them. Exact to about 100 times
+    `ACCURACY`, which is that of single blurs, or what `PARTS` allow.
 
     Parameters
     ----------
@@ -111,36 +116,55 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor) -> Tensor:
         The functions of q.
     amplitudes : (len(law), row, column)
         What they are multiplied with.
+    smoothing
+        Standard deviation in pixels of the Gaussian by which the frames are smoothed already.
     """
     rows, columns = amplitudes.shape[-2:]
     flat = amplitudes.flatten(1).T
     if not flat.any():
         return torch.fft.irfft2(spectra, s=(rows, columns))
-    n_j, n_k, area = (each.to(flat) for each in law.nodes)
-    inner = torch.hypot(n_j, n_k) < FINEST
-    nodes, area = law.at(n_j[inner], n_k[inner]), area[inner].sqrt()
+    from scipy.linalg import qr
+
+    f_j, f_k = frequencies(2 * REACH, 2 * REACH, flat.double())
+    functions = law.at(f_j, f_k)
+    shape, functions = functions.shape[1:], functions.flatten(1)
+    # Frames have been smoothed; their mean, which is the largest number in their spectra, most of all has to remain.
+    power = torch.exp(-2 * (math.pi * smoothing) ** 2 * (f_j**2 + f_k**2)).flatten()
+    power[0] = MEAN
 
     def visibility(amplitude: Tensor, functions: Tensor) -> Tensor:
         return torch.exp(-(amplitude @ functions).clamp(WEAKEST, STRONGEST))
 
-    def combined(functions: Tensor) -> Tensor:
-        parts = (u.T / size[:, None]) @ visibility(sampled, functions.flatten(1))
-        return parts.reshape(len(parts), *functions.shape[1:])
-
-    every = max(1, len(flat) // SAMPLES)
-    while math.gcd(every, columns) > 1:  # or all samples would lie in few columns, perhaps outside the frames
-        every += 1
-    sampled = flat[::every]
-    sampled = sampled[sampled.any(1)]
-    sampled = torch.cat([sampled, torch.zeros_like(flat[:1])])
-    u, size, v = torch.linalg.svd((visibility(sampled, nodes) * area).double(), full_matrices=False)
+    generator = torch.Generator().manual_seed(0)
+    sampled = visibility(_sample(flat, columns, generator).double(), functions)
+    seen = sampled * power
+    # Few combinations of the samples hold all there is: their singular values (Halko et al. 2011, SIAM Rev. 53, 217).
+    mixed = torch.randn(len(power), PARTS + 20, dtype=torch.float64, generator=generator).to(power.device)
+    few = torch.linalg.qr(seen @ mixed)[0]
+    u, size, v = torch.linalg.svd(few.T @ seen, full_matrices=False)
+    u = few @ u
     kept = min(int((size > ACCURACY * size[0]).sum()), PARTS)
-    u, size, v = (each.to(flat) for each in (u[:, :kept], size[:kept], v[:kept]))
-    parts = transfers(lambda f_j, f_k: combined(law.at(f_j, f_k)), rows, columns, flat)
-    into = (area[:, None] * v.T).contiguous()
+    u, size, v = u[:, :kept], size[:kept], v[:kept]
+    chosen = torch.from_numpy(qr(v.cpu().numpy(), mode="r", pivoting=True)[1][:kept]).long().to(flat.device)
+    into = (power[chosen, None] * torch.linalg.inv(v[:, chosen])).to(flat)
+    blurs = ((u.T / size[:, None]) @ sampled).to(flat).reshape(kept, *shape)
+    parts = transfers(lambda f_j, f_k: blurs, rows, columns, flat)
+    nodes = functions[:, chosen].to(flat)
     weights = torch.cat([visibility(piece, nodes) @ into for piece in flat.split(CHUNK)])
     weights = weights.T.reshape(kept, rows, columns)
     result = torch.empty(len(spectra), rows, columns, dtype=flat.dtype, device=flat.device)
     for frame, spectrum in zip(result, spectra, strict=True):
         torch.sum(weights * torch.fft.irfft2(parts * spectrum, s=(rows, columns)), 0, out=frame)
     return result
+
+
+def _sample(flat: Tensor, columns: int, generator: torch.Generator) -> Tensor:
+    """Amplitudes of pixels in regular distances, and of those that are outermost in some direction; and zero."""
+    every = max(1, len(flat) // SAMPLES)
+    while math.gcd(every, columns) > 1:  # or all samples would lie in few columns, perhaps outside the frames
+        every += 1
+    regular = flat[::every]
+    directions = torch.randn(flat.shape[1], OUTERMOST, dtype=torch.float64, generator=generator).to(flat)
+    along = flat @ (directions / flat.std(0).clamp(min=1e-9)[:, None])
+    outermost = torch.cat([flat[along.argmin(0)], flat[along.argmax(0)]])
+    return torch.cat([regular[regular.any(1)], outermost, torch.zeros_like(flat[:1])])

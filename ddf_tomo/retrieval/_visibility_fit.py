@@ -111,7 +111,7 @@ class Pass:
         f_j, f_k = fit.frequencies
         smooth = torch.exp(-2 * (math.pi * smoothing) ** 2 * (f_j**2 + f_k**2))
         self.moved = warped(fit.spline, shift)
-        self.prediction = blurred(torch.fft.rfft2(self.moved) * smooth, law, amplitudes)
+        self.prediction = blurred(torch.fft.rfft2(self.moved) * smooth, law, amplitudes, smoothing)
         self.sample = torch.fft.irfft2(torch.fft.rfft2(fit.sample) * smooth, s=fit.size)
         self.transfers = transfers(self._filters, *fit.size, shift)
         self.steps = len(self.sample)

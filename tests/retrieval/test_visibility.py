@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from ddf_tomo.retrieval._log_visibility import LogVisibility, blurred
-from ddf_tomo.retrieval._warped import fast_length, spline_coefficients, warped
+from ddf_tomo.retrieval._warped import fast_length, spline_coefficients, transfers, warped
 from ddf_tomo.retrieval.maps import Maps
 from ddf_tomo.retrieval.method import View
 from ddf_tomo.retrieval.visibility import METHOD, calibrated, estimate_exponent
@@ -226,6 +227,29 @@ def test_parts_of_an_image_give_the_same():
     # Of the accuracy to which blurs are put together, and single precision: percents of an error bar.
     assert apart.mean() < 0.04
     assert np.quantile(apart, 0.99) < 0.3
+
+
+def test_every_pixel_is_blurred_by_its_own_visibility():
+    """Against the filter of one pixel, applied to the whole frame; also of pixels that are like no other."""
+    rows, columns, law = 64, 72, LogVisibility((8.0,), 4, 2.0)
+    generator = torch.Generator().manual_seed(0)
+    smoothing = 1.0
+    amplitudes = torch.rand(5, rows, columns, generator=generator, dtype=torch.float64).numpy() - [[[0.5]]]
+    amplitudes = torch.from_numpy(
+        gaussian_filter(amplitudes, (0, 3, 3)) * 0.3 + np.array([0.1, 0, 0, 0, 0])[:, None, None]
+    )
+    amplitudes[:, 17, 31] = torch.tensor([0.3, -0.1, 0.1, 0.0, 0.1])
+    frame = gaussian_filter(
+        torch.rand(rows, columns, generator=generator, dtype=torch.float64).numpy(), 1.0, mode="wrap"
+    )
+    spectrum = torch.fft.rfft2(torch.from_numpy(1 + frame - frame.mean()))
+    found = blurred(spectrum[None], law, amplitudes, smoothing)[0]
+    for j, k in ((17, 31), (0, 0), (40, 5), (63, 71)):
+        own = transfers(
+            lambda f_j, f_k, a=amplitudes[:, j, k]: torch.exp(-torch.einsum("n,njk->jk", a, law.at(f_j, f_k))),
+            rows, columns, found,
+        )  # fmt: skip
+        assert abs(float(torch.fft.irfft2(own * spectrum)[j, k] - found[j, k])) < 1e-5 * frame.std()
 
 
 def test_a_mask_without_pattern_is_not_valid():

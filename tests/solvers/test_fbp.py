@@ -212,8 +212,8 @@ def test_what_is_kept_of_a_scan_is_not_taken_for_another():
     generator = torch.Generator().manual_seed(0)
     cases = []
     for views, weight in ((7, None), (8, None), (8, 2.0)):
-        A = TensorXRayTransform(tilt_series((8, 8, 8), views=(views, 5, 5)), SecondMomentResponse(), 2)
-        weights = None if weight is None else weight ** torch.linspace(0, 1, views + 10)[:, None, None, None]
+        A = TensorXRayTransform(tilt_series((8, 8, 8), views=(views, *[2] * 6)), SecondMomentResponse(), 2)
+        weights = None if weight is None else weight ** torch.linspace(0, 1, views + 12)[:, None, None, None]
         for _ in range(2):
             y = torch.rand(A.range_shape, generator=generator)
             cases.append((A, y, weights, fbp(A, y, weights=weights)))
