@@ -147,6 +147,8 @@ def restore_transmission(
         raise ValueError(message("error", "positive numbers", float(sigma.nan_to_num(0).min())))
     kernel, width = _kernel(psf)
     unit = float(image[known].abs().mean()) or 1.0
+    if not unit < 1e100:
+        raise ValueError(message("transmission", "numbers whose squares are numbers", f"a mean of {unit:.3g}"))
     image, sigma = torch.where(known, image, 0) / unit, sigma / unit
     median = float(sigma[known].median())
 

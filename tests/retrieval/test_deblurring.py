@@ -112,3 +112,9 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
     good = {"transmission": np.ones((16, 16)), "psf": 1.0, "error": 0.01}
     with pytest.raises(ValueError, match=told):
         restore_transmission(**(good | arguments))
+
+
+def test_a_transmission_whose_square_is_no_number_is_refused() -> None:
+    huge = np.full((16, 16), 1e200)
+    with pytest.raises(ValueError, match="transmission: expected"):
+        restore_transmission(huge, 1.0, error=0.01 * huge, strength=1e-3)
