@@ -42,6 +42,7 @@ def grid_mask(shape: tuple[int, int]) -> Frames:
 class Example:
     """Options that make a small example quick, and its frames; ``tiled`` options where tiles need others.
 
+    ``columns``: of frames that are cut into tiles smaller than they are, by methods that can work in tiles.
     ``depends_on_tiles``: by how much maps do, where they do not yet keep to it.
     ``turned``: how well maps of turned frames are turned maps; iterations that end early know rows from columns.
     ``border``: pixels at the edge in which T may have no error.
@@ -52,6 +53,7 @@ class Example:
     tiled: dict[str, Any] = field(default_factory=dict)
     turned: float = 1e-4
     border: int = 0
+    columns: int = 113
     depends_on_tiles: float = 0.0
 
 
@@ -64,18 +66,19 @@ def fresh_weights() -> str:
 
 
 EXAMPLES = {
-    "differential": Example({"window": 1.5, "smoothing": 0.5}),
+    "differential": Example({"window": 1.5, "smoothing": 0.5}, columns=240),
     # Gaussians leave the image at its edge, and odd rows are left out where frames are binned.
-    "matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}, turned=2e-3, border=3),
+    "matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}, turned=2e-3, border=3, columns=260),
     "visibility": Example(
         {"window": 2.0},
         turned=1e-2,
-        depends_on_tiles=1e-3,  # blurs come from a sample of the tile's pixels
+        columns=300,
+        depends_on_tiles=3e-4,  # blurs come from a sample of the tile's pixels
     ),
-    "correlation": Example({"window": 2.0, "search": 2}),
+    "correlation": Example({"window": 2.0, "search": 2}, columns=260),
     "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
     "deconvolution-unrolled": Example({"model": fresh_weights(), "steps": 2}, turned=2e-3, border=3),
-    "network": Example(turned=2e-2, border=3),  # trained on turned frames, not made of turning parts
+    "network": Example(turned=2e-2, border=3, columns=600),  # trained on turned frames, not made of turning parts
     "network+matching": Example({"window": 1.5, "smoothing": 1.0, "iterations": 3}, turned=1e-2, border=3),
     "deconvolution": Example({"rank": 2, "support": 7, "iterations": 3}, turned=2e-3, border=3),
 }

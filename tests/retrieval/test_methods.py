@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ddf_tomo.retrieval import METHODS, Maps, retrieve
-from ddf_tomo.retrieval._tiles import ALIGNED, arrays, tiles
-from tests.retrieval.methods import EXAMPLES, NAMES
+from ddf_tomo.retrieval._tiles import ALIGNED, Tile, arrays, tiles
+from tests.retrieval.methods import EXAMPLES, NAMES, Example
 
 SHAPE = (41, 49)  # one more than a multiple of all coarse grids: they turn into themselves
 ESTIMATES = ("transmission", "displacement", "covariance")
@@ -110,14 +110,23 @@ def test_turning_the_frames_turns_the_maps(example: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tiles_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, reference = EXAMPLES[name].mask((40, 113))
-    options = EXAMPLES[name].options | EXAMPLES[name].tiled
-    whole = retrieve(sample, reference, name, **options)
+    example = EXAMPLES[name]
+    sample, reference = example.mask((24, example.columns))
+    options = example.options | example.tiled
+    whole, cut = retrieve(sample, reference, name, **options), []
+
+    def narrow(*given: Any) -> list[Tile]:
+        cut.extend(tiles(*given))
+        return cut
+
     monkeypatch.setattr("ddf_tomo.retrieval._tiles.PIXELS", 1)
     monkeypatch.setattr("ddf_tomo.retrieval._tiles.LEAST", 32)
+    monkeypatch.setattr("ddf_tomo.retrieval.frames.tiles", narrow)
     tiled = retrieve(sample, reference, name, **options)
+    if example.columns > Example().columns:
+        assert min(each.used[1].stop - each.used[1].start for each in cut) < example.columns - 16
     # Where it is known to depend on them a bound is kept all the same.
-    same(tiled, whole, tolerance=EXAMPLES[name].depends_on_tiles or 1e-5)
+    same(tiled, whole, tolerance=example.depends_on_tiles or 1e-5)
 
 
 @pytest.mark.parametrize(("reach", "frames"), [(0, 1), (5, 20), (33, 400)])
