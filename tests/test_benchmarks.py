@@ -100,11 +100,13 @@ def test_report(modules):
     assert report.slug({"processor": "AMD (R) EPYC 9", "cores": "2"}) == "amd-r-epyc-9-2-cores"
 
 
-def test_every_benchmark_can_be_imported(modules):
+def test_every_benchmark_can_be_imported_and_has_its_row_in_the_manual(modules):
+    manual = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     """None needs its peer before it runs."""
     for name in modules("run").NAMES:
         assert callable(modules(name).run)
         assert modules(name).__doc__
+        assert f"| `{name}` |" in manual, f"{name} has no row in docs/benchmarks.md"
 
 
 def test_adjoint(modules):
