@@ -101,8 +101,8 @@ def test_report(modules):
 
 
 def test_every_benchmark_can_be_imported_and_has_its_row_in_the_manual(modules):
-    manual = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     """None needs its peer before it runs."""
+    manual = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for name in modules("run").NAMES:
         assert callable(modules(name).run)
         assert modules(name).__doc__
