@@ -21,6 +21,7 @@ from ddf_tomo.training._inputs import function, real_volume
 
 __all__ = ["equivariance_loss", "split_counts", "split_views", "stein_risk"]
 MOST_PARTS = 64
+SMALLEST_STEP = 1e-6  # of a finite difference; rounding is larger than what smaller ones change
 
 
 def split_counts(counts: Any, shares: Sequence[float] = (0.5, 0.5), *, seed: int = 0) -> list[NDArray[np.int64]]:
@@ -150,7 +151,7 @@ def stein_risk(
         ) from error
     if not bool((level > 0).all() & torch.isfinite(level).all()):
         raise ValueError(message("sigma", "finite numbers above 0", "others"))
-    difference = number(step, "step", low=0.0, high=1.0, low_open=True)
+    difference = number(step, "step", low=SMALLEST_STEP, high=1.0)
     generator = torch.Generator().manual_seed(integer(seed, "seed", high=LARGEST_SEED))
     signs = torch.randint(0, 2, noisy.shape, generator=generator).to(noisy) * 2 - 1
     clean = denoise(noisy)

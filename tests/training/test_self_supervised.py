@@ -183,3 +183,5 @@ def test_shapes_that_do_not_fit_are_refused():
         stein_risk(lambda y: y, torch.ones(3), torch.ones(2))
     with pytest.raises(ValueError, match="sigma: expected finite numbers above 0"):
         stein_risk(lambda y: y, torch.ones(3), 0.0)
+    with pytest.raises(ValueError, match=r"^step: expected a finite number in \[1e-06"):
+        stein_risk(lambda y: y, torch.ones(3), 0.1, step=5e-324)
