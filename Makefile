@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo benchmark lint format types docstrings docs notebooks figures clean
+.PHONY: help venv test coverage demo benchmark lint format types docstrings docs notebooks figures clean
 
 VENV ?= .venv
 # The first interpreter that runs and is new enough.
@@ -44,8 +44,11 @@ $(VENV)/.for-nothing: $(BIN)/python
 
 venv: $(VENV)/.for-tests ## make ./.venv with everything that tests and examples use (once)
 
-test: $(VENV)/.for-tests ## run the test suite and measure its coverage
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_OPTIONS)
+test: $(VENV)/.for-tests ## run the test suite
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_OPTIONS)
+
+coverage: PYTEST_OPTIONS += --cov --cov-report=term --cov-fail-under=95
+coverage: test ## run the test suite and measure its coverage, which takes half as long again
 
 demo: $(VENV)/.for-demo ## from measured images and a simulated scan to tensor volumes and figures, in minutes
 	OMP_WAIT_POLICY=passive $(BIN)/ddf-tomo demo
