@@ -52,8 +52,7 @@ def name(request):
 
 def test_right_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some of the texts that stand for a path are names of files
-    # Something may still be compiled, on a machine that does other work: what takes longer hangs.
-    monkeypatch.setattr(oracle, "LIMIT_S", 90.0)
+    entry = TABLE[name]
 
     @settings(
         max_examples=4 if name in SLOW else 15,
@@ -64,7 +63,9 @@ def test_right_or_refused(name, tmp_path, monkeypatch):
     @given(st.randoms(use_true_random=False))
     def check(rng):
         function, arguments = case(name, rng)
-        outcome = judge(function, arguments, propagates=TABLE[name].propagates, raw=TABLE[name].raw)
+        outcome = judge(function, arguments, propagates=entry.propagates, raw=entry.raw)
+        if outcome.fault.startswith("took"):  # what a first call compiles, a second one does not
+            outcome = judge(function, arguments, propagates=entry.propagates, raw=entry.raw)
         assert not outcome.fault, (outcome, arguments)
 
     check()
