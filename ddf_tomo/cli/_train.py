@@ -43,8 +43,12 @@ def train(
         ),
     ] = None,
     start: Annotated[
-        str, typer.Option(help="With --self-supervised: the weights to adapt, a file or a name of those shipped.")
-    ] = "residual-unet",
+        str | None,
+        typer.Option(
+            help="Weights to begin with, a file or a name of those shipped.",
+            show_default="fresh ones; residual-unet with --self-supervised",
+        ),
+    ] = None,
     ell_max: Annotated[
         str, typer.Option(help="With --self-supervised: highest order of the harmonics, or 'auto'.")
     ] = "auto",
@@ -82,7 +86,7 @@ def train(
         from ddf_tomo.training import Recipe, run_recipe
 
         plan = Recipe.read(recipe) if seed is None else Recipe.read(recipe).with_seed(seed)
-        trained = run_recipe(plan, output, resume=resume, device=device, **limits)
+        trained = run_recipe(plan, output, start=start, resume=resume, device=device, **limits)
         told: dict[str, Any] = {**trained.figures, "steps": trained.step, "stopped by": trained.stopped}
         tell(told | {"seconds": trained.seconds, "output": str(output)}, as_json)
         return
@@ -90,7 +94,8 @@ def train(
     if resume:
         raise ValueError(message("resume", "a recipe to go on with", "--self-supervised"))
     order = auto_or("ell_max", ell_max, int, "an even number")
-    _adapt(self_supervised, output, start, order, angles, {"device": device, "seed": seed or 0} | limits, as_json)
+    how = {"device": device, "seed": seed or 0} | limits
+    _adapt(self_supervised, output, start or "residual-unet", order, angles, how, as_json)
 
 
 def _adapt(

@@ -24,8 +24,9 @@ from ddf_tomo.training.retrieving import Retrieving
 from ddf_tomo.training.schedule import Schedule
 from ddf_tomo.training.statistics import VOLUMES, training_statistics
 from ddf_tomo.training.unrolling import Unrolling
-from ddf_tomo.weights import ModelCard, make_network, save_network
+from ddf_tomo.weights import ModelCard, load_network, make_network, read_card, save_network
 from ddf_tomo.weights.card import where_and_when
+from ddf_tomo.weights.registry import options_of
 
 __all__ = ["Recipe", "run_recipe", "shipped_recipes"]
 RECIPES = Path(__file__).parent / "recipes"
@@ -221,6 +222,7 @@ def run_recipe(
     recipe: Recipe,
     output: str | os.PathLike[str],
     *,
+    start: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str = "cpu",
     time_limit_s: float = math.inf,
@@ -237,6 +239,9 @@ def run_recipe(
         What to do.
     output
         File for the weights.
+    start
+        Weights to begin with in place of fresh ones, a file or one of `ddf_tomo.weights.shipped_weights`: of the same
+        network. The card says which, and keeps the recipe that made them.
     resume
         Go on from the state that an interruption left.
     device
@@ -253,7 +258,7 @@ def run_recipe(
     Raises
     ------
     ValueError
-        If there is a state and ``resume`` is not set, or the device is not there.
+        If there is a state and ``resume`` is not set, the device is not there, or ``start`` is another network.
     CollapseError
         If the network learns nothing.
 
@@ -274,9 +279,18 @@ def run_recipe(
         hint = "Resume (--resume), or remove it to begin anew"
         raise ValueError(message("output", "no state of a training that was interrupted", repr(str(state)), hint))
     key = repr((recipe.architecture, dict(recipe.options), recipe.data()))
+    network = recipe.network()
+    before: dict[str, str] = {}
+    if start is not None:
+        given, its_card = load_network(start), read_card(start)
+        if options_of(given) != options_of(network):
+            raise ValueError(message("start", "weights of the recipe's network", f"those of {options_of(given)}"))
+        network.load_state_dict(given.state_dict())
+        before = {"weights": Path(start).name, "commit": its_card.commit, "recipe": its_card.recipe}
+        key += repr([before, [float(weight.sum()) for weight in given.state_dict().values()]])
     learning: Task = task
     trained = train(
-        recipe.network(),
+        network,
         learning,
         recipe.schedule,
         state=state,
@@ -288,7 +302,8 @@ def run_recipe(
     )
     if isinstance(task, Retrieving):
         task.calibrate(trained.network)
-    save_network(trained.network, file, recipe.card(trained, device))
+    card = recipe.card(trained, device)
+    save_network(trained.network, file, replace(card, data={**card.data, "start": before}) if before else card)
     if trained.stopped != "time":
         state.unlink(missing_ok=True)
     return trained

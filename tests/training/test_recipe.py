@@ -95,6 +95,27 @@ def test_another_seed_is_another_training(recipe, tmp_path):
     assert other.data()["seed"] == 6
 
 
+def test_a_training_begins_with_given_weights(recipe, tmp_path):
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    first = run_recipe(recipe, before).network.state_dict()
+    slow = replace(recipe, schedule=replace(recipe.schedule, steps=20, learning_rate=1e-9, average=0.0))
+    found = run_recipe(slow.with_seed(6), after, start=before).network.state_dict()
+    assert all(torch.allclose(found[name], first[name], atol=1e-6) for name in first)
+    told = read_card(after).data["start"]
+    assert told == {"weights": "before.safetensors", "commit": read_card(before).commit, "recipe": SMALL}
+    with pytest.raises(ValueError, match=r"start: expected weights of the recipe's network, got .*\[3, 3, 3\]"):
+        run_recipe(replace(recipe, options={"widths": [2, 3, 3]}), after, start=before)
+
+
+def test_a_state_belongs_to_its_start(recipe, tmp_path):
+    output = tmp_path / "weights.safetensors"
+    run_recipe(recipe, output, time_limit_s=0)
+    other = tmp_path / "other.safetensors"
+    run_recipe(recipe.with_seed(6), other, time_limit_s=0)
+    with pytest.raises(FileFormatError, match="that of another recipe"):
+        run_recipe(recipe, output, start=other, resume=True)
+
+
 def test_examples_made_ahead_are_the_same(recipe):
     ahead = Ahead(recipe.task.examples, 3)
     for step in (0, 1, 2, 7, 3):

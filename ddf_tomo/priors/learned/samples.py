@@ -222,13 +222,16 @@ def _smooth(draw: Draw) -> Parts:
 
 
 def _grains(draw: Draw) -> Parts:
-    """Cells about random points, each of one direction and density."""
-    count = draw.count(8, 80)
+    """Cells about random points, a few or many, each of one direction and density, or of two that share it."""
+    count = round(draw.log_between(1, 80))
     centres = draw.tensor(draw.generator.uniform(-1, 1, (count, 3)))
     cell = (draw.points @ centres.T - 0.5 * centres.square().sum(-1)).argmax(-1)
-    directions = draw.tensor(draw.generator.normal(size=(count, 3)))
-    directions = directions / directions.norm(dim=-1, keepdim=True)
-    return [(draw.tensor(draw.generator.uniform(0.2, 1.0, count))[cell], directions[cell])]
+    parts = []
+    for _ in range(draw.count(1, 2)):
+        directions = draw.tensor(draw.generator.normal(size=(count, 3)))
+        directions = directions / directions.norm(dim=-1, keepdim=True)
+        parts.append((draw.tensor(draw.generator.uniform(0.2, 1.0, count))[cell], directions[cell]))
+    return parts
 
 
 def _crossing(draw: Draw) -> Parts:
