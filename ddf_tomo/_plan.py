@@ -224,22 +224,9 @@ class Plan:
             raise ValueError(message("prior", f"one on ({shape_text(shape)})", f"{self.prior!r} on ({shape_text(on)})"))
 
 
-def names_learned(prior: Any) -> bool:
-    """Whether a name or a file stands for a learned prior.
-
-    Examples
-    --------
-    >>> names_learned("learned"), names_learned("tv"), names_learned(None)
-    (True, False, False)
-    """
-    return isinstance(prior, str) and (
-        prior == "learned" or prior.endswith(".safetensors") or prior in shipped_weights()
-    )
-
-
 def _checked_prior(prior: Any, method: str) -> str | Functional | None:
     takes = METHODS[method].takes_priors
-    if names_learned(prior):
+    if isinstance(prior, str) and (prior == "learned" or prior.endswith(".safetensors") or prior in shipped_weights()):
         prior = LearnedPrior(prior)
     if isinstance(prior, LearnedPrior):
         if method != "cg":

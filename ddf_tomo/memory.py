@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ddf_tomo._checks import choice, flag, integer, message, number, size_tuple
-from ddf_tomo._plan import METHODS, PRIORS, RULES, Plan, names_learned
+from ddf_tomo._checks import flag, integer, message, size_tuple
+from ddf_tomo._plan import Plan
 from ddf_tomo._resources import available_memory
 from ddf_tomo._streamed import PIECE_BYTES
 from ddf_tomo.operators.tensor import CHUNK_BYTES
 from ddf_tomo.priors import Functional
-from ddf_tomo.priors.learned import LearnedPrior
 from ddf_tomo.scan import Scan
 
 __all__ = ["Memory", "Size", "predicted_memory"]
@@ -177,43 +175,44 @@ def predicted_memory(
     >>> f"{predicted_memory(size).total / 1e9:.1f} GB, {predicted_memory(size, prior=None).total / 1e9:.1f} GB"
     '3.9 GB, 2.8 GB'
     """
-    choice(method, "method", tuple(METHODS))
     if isinstance(scan, Scan):
         size = Size.of(scan, integer(ell_max, "ell_max", high=32))
     elif isinstance(scan, Size):
         size = scan
     else:
         raise TypeError(message("scan", "a ddf_tomo.Scan or a ddf_tomo.memory.Size", type(scan).__name__))
-    if prior is not None and not isinstance(prior, (str, Functional)):
-        raise TypeError(message("prior", "a name, a ddf_tomo.priors.Functional or None", type(prior).__name__))
-    learned = names_learned(prior) or isinstance(prior, LearnedPrior)
-    if not learned and isinstance(prior, str) and choice(prior, "prior", PRIORS) == "auto":
-        prior = "tv" if METHODS[method].takes_priors else None
-    if isinstance(weight, str):
-        choice(weight, "weight", RULES)
-    else:
-        number(weight, "weight", low=0.0)
-    searches = isinstance(prior, str) and isinstance(weight, str) and not learned
-    kind = "tv" if learned or isinstance(prior, Functional) else prior
-    volumes = VOLUMES.get(method, 10) + (0 if kind is None else OF_PRIOR.get((method, kind), OF_PRIOR["cg", kind]))
-    if learned:
-        volumes = OF_REHEARSALS + math.ceil(OF_NETWORK / size.coefficients)
-    if flag(positive, "positive") and method in ("fista", "pdhg"):
-        volumes += OF_POSITIVITY
-    if searches:  # by conjugate gradients
-        volumes = max(volumes, VOLUMES["cg"] + OF_PRIOR["cg", str(kind)]) + OF_SEARCH
+    return _memory(size, Plan.checked(method, prior, weight, positive, None, None, None))
+
+
+def _memory(size: Size, plan: Plan) -> Memory:
     y = size.data_bytes
     data = 0
     if not size.streams:
-        data = y * (DATA.get(method, 3) + (OF_WEIGHTS if size.weighted else 0))
-        if searches and weight in ("auto", "cross-validation"):
+        data = y * (DATA.get(plan.name, 3) + (OF_WEIGHTS if size.weighted else 0))
+        if plan.weight == "cross-validation":
             data += y * (2 if size.weighted else 1)
     return Memory(
         scan=0 if size.streams else y * (2 if size.weighted else 1),
         data=data,
-        volumes=volumes * size.volume_bytes,
+        volumes=_volumes(plan, size.coefficients) * size.volume_bytes,
         buffers=BASE + _buffers(size),
     )
+
+
+def _volumes(plan: Plan, coefficients: int) -> int:
+    """How many are there at once, of so many ``coefficients`` in a voxel."""
+    if plan.is_learned:
+        return OF_REHEARSALS + math.ceil(OF_NETWORK / coefficients)
+    count, of_search = VOLUMES.get(plan.name, 10), VOLUMES["cg"]
+    if plan.prior is not None:
+        kind = "tv" if isinstance(plan.prior, Functional) else plan.prior
+        of_search += OF_PRIOR["cg", kind]
+        count += OF_PRIOR.get((plan.name, kind), OF_PRIOR["cg", kind])
+    if plan.positive and plan.name in ("fista", "pdhg"):
+        count += OF_POSITIVITY
+    if isinstance(plan.weight, str):  # searched by conjugate gradients
+        count = max(count, of_search) + OF_SEARCH
+    return count
 
 
 def _buffers(size: Size) -> int:
@@ -237,21 +236,20 @@ def check_memory(scan: Scan, ell_max: int, plan: Plan) -> None:
     >>> check_memory(scan, 2, Plan.checked("cg", "tv", "auto", False, None, None, None))
     """
     size, free = Size.of(scan, ell_max), available_memory()
-    how: dict[str, Any] = {n: getattr(plan, n) for n in ("prior", "weight", "positive")} | {"method": plan.name}
-    needed = predicted_memory(size, **how).needed
+    needed = _memory(size, plan).needed
     if needed <= free:
         return
     ways = []
     if not size.streams and plan.method.streams:
-        ways.append((replace(size, streams=True), how, "Scan.read(..., in_memory=False)"))
+        ways.append((replace(size, streams=True), "Scan.read(..., in_memory=False)"))
     if ell_max >= 2 and getattr(scan.response, "of_harmonics", True):
-        ways.append((Size.of(scan, ell_max - 2), how, f"ell_max={ell_max - 2}"))
+        ways.append((Size.of(scan, ell_max - 2), f"ell_max={ell_max - 2}"))
     if min(scan.geometry.detector_shape) > 1:
         views, rows, columns, channels = size.data_shape
         shape = (views, rows // 2, columns // 2, channels)
         half = tuple(max(1, n // 2) for n in size.volume_shape)
-        ways.append((replace(size, data_shape=shape, volume_shape=half), how, "scan.binned(2)"))
-    told = ", ".join(f"{name}: {_gigabytes(predicted_memory(s, **h).needed)}" for s, h, name in ways)
+        ways.append((replace(size, data_shape=shape, volume_shape=half), "scan.binned(2)"))
+    told = ", ".join(f"{name}: {_gigabytes(_memory(smaller, plan).needed)}" for smaller, name in ways)
     expected = f"at most {free} bytes to be needed ({_gigabytes(free)} are free)"
     raise MemoryError(message("scan", expected, f"about {needed} bytes ({_gigabytes(needed)})", f"With {told}"))
 
