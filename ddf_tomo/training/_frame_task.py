@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ddf_tomo._checks import LARGEST_SEED, integer, message, number, real_array, size_tuple
-from ddf_tomo.training._inputs import known_device
+from ddf_tomo.training._inputs import known_device, names_of_families
 from ddf_tomo.training.frames import FRAME_FAMILIES, FRAME_SPLITS
 
-__all__ = ["FrameTask", "names_of_frame_families"]
+__all__ = ["FrameTask"]
 SAMPLES, BATCHES, VALIDATION, CALIBRATION, UNROLLED = range(5)  # kinds of random numbers
 MOST_STEPS = 1000
 
@@ -40,8 +40,8 @@ class FrameTask(ABC):
     def __post_init__(self) -> None:
         low, high = real_array(self.counts, "counts", (2,)).tolist()
         cleaned: dict[str, Any] = {
-            "families": names_of_frame_families(self.families, "families"),
-            "validation": names_of_frame_families(self.validation, "validation"),
+            "families": names_of_families(self.families, "families", FRAME_FAMILIES, FRAME_SPLITS["test"]),
+            "validation": names_of_families(self.validation, "validation", FRAME_FAMILIES, FRAME_SPLITS["test"]),
             "size": size_tuple(self.size, "size", 2),
             "pool": integer(self.pool, "pool", low=1, high=10**7),
             "batch": integer(self.batch, "batch", low=1, high=10_000),
@@ -89,23 +89,6 @@ class FrameTask(ABC):
     @cached_property
     def _validation(self) -> list[Any]:
         return list(self.drawn(VALIDATION, self.validation))
-
-
-def names_of_frame_families(values: Any, argument: str) -> tuple[str, ...]:
-    """At least one name of a family that is not kept for tests.
-
-    Examples
-    --------
-    >>> names_of_frame_families(["waves"], "families")
-    ('waves',)
-    """
-    known = tuple(name for name in FRAME_FAMILIES if name not in FRAME_SPLITS["test"])
-    if isinstance(values, str) or not isinstance(values, (list, tuple)) or not values:
-        raise TypeError(message(argument, "a list of families", repr(values)))
-    for name in values:
-        if name not in known:
-            raise ValueError(message(argument, "one of " + ", ".join(map(repr, known)), repr(name)))
-    return tuple(values)
 
 
 def fewest_and_most(value: Any, argument: str, highest: int) -> tuple[int, int]:

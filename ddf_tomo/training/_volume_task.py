@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddf_tomo._checks import LARGEST_SEED, check_shape, choice, even_order, integer, message, size_tuple
+from ddf_tomo._checks import LARGEST_SEED, check_shape, even_order, integer, message, size_tuple
 from ddf_tomo.operators.spherical_harmonics import power
 from ddf_tomo.priors.learned.samples import FAMILIES, HIGHEST, SPLITS
-from ddf_tomo.training._inputs import known_device, real_volume
+from ddf_tomo.training._inputs import known_device, names_of_families, real_volume
 from ddf_tomo.training.pairs import NOISE, positive_range
 
 __all__ = ["order_errors"]
@@ -77,8 +77,8 @@ class VolumeTask(ABC):
 
     def __post_init__(self) -> None:
         cleaned: dict[str, Any] = {
-            "families": names_of_families(self.families, "families"),
-            "validation": names_of_families(self.validation, "validation"),
+            "families": names_of_families(self.families, "families", FAMILIES, SPLITS["test"]),
+            "validation": names_of_families(self.validation, "validation", FAMILIES, SPLITS["test"]),
             "shape": size_tuple(self.shape, "shape", 3),
             "orders": orders_of_volumes(self.orders, "orders"),
             "batch": integer(self.batch, "batch", low=1, high=10_000),
@@ -177,24 +177,6 @@ class Ahead:
             if number not in self.under_way:
                 self.under_way[number] = self.pool.submit(self.make, number)
         return self.under_way.pop(step).result()
-
-
-def names_of_families(values: Any, argument: str) -> tuple[str, ...]:
-    """At least one name of a family that is not kept for tests.
-
-    Examples
-    --------
-    >>> names_of_families(["grains"], "families")
-    ('grains',)
-    """
-    known = tuple(name for name in FAMILIES if name not in SPLITS["test"])
-    if isinstance(values, str) or not isinstance(values, (list, tuple)) or not values:
-        raise TypeError(message(argument, "a list of families", repr(values)))
-    for name in values:
-        if isinstance(name, str) and name in SPLITS["test"]:
-            raise ValueError(message(argument, "one of " + ", ".join(map(repr, known)), f"{name!r}, kept for tests"))
-        choice(name, argument, known)
-    return tuple(values)
 
 
 def orders_of_volumes(values: Any, argument: str) -> tuple[int, ...]:
