@@ -186,10 +186,12 @@ def retrieve(
                 raise ValueError(message("sample, reference", expected, f"no information in {found_in}"))
             unfinished.keep(view, mark)
 
-    shaped = {name: each.reshape(*frames.views, *each.shape[1:]) for name, each in mosaic.values.items()}
+    shaped: dict[str, Any] = {
+        name: each.reshape(*frames.views, *each.shape[1:]) for name, each in mosaic.values.items()
+    }
     if not isinstance(sample, Tensor):
-        shaped = {name: each.detach().numpy() for name, each in shaped.items()}  # type: ignore[misc]
-    return Maps(**shaped, **mosaic.axes, pixel_size_m=pixel_size_m, distance_m=longest)  # type: ignore[arg-type]
+        shaped = {name: each.detach().numpy() for name, each in shaped.items()}
+    return Maps(**(shaped | mosaic.axes), pixel_size_m=pixel_size_m, distance_m=longest)
 
 
 def _order(distances: tuple[float, ...], given: int) -> list[int]:

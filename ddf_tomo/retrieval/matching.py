@@ -218,7 +218,7 @@ def _differentiable(maps: Maps, fit: _matching_fit.Fit, view: View, options: dic
     """The same maps, T, u, C and background with their gradient by the frames; standard errors have none."""
     transmission, theta = with_gradient(view, fit, options)
     background = theta[..., 5]
-    found = {
+    found: dict[str, Any] = {
         "transmission": transmission * (1 + background),
         "displacement": theta[..., :2],
         "covariance": theta[..., 2:5],
@@ -227,4 +227,4 @@ def _differentiable(maps: Maps, fit: _matching_fit.Fit, view: View, options: dic
     for name, value in found.items():
         old: torch.Tensor = getattr(maps, name)
         found[name] = old + value - value.detach()
-    return replace(maps, **found)  # type: ignore[arg-type]
+    return replace(maps, **found)

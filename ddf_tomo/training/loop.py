@@ -156,9 +156,9 @@ class _Run:
         self.network, self.task, self.schedule, self.key, self.device = network, task, schedule, key, device
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
-        rates = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
+        rates: dict[str, Any] = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.weights, **rates)  # type: ignore[arg-type]
+        self.optimiser = torch.optim.AdamW(self.weights, **rates)
         self.step, self.seconds, self.losses = 0, 0.0, 0.0
         self.lines: list[dict[str, Any]] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,8 +64,8 @@ class Unrolling(VolumeTask):
     def example(self, family: str, order: int, draw: np.random.Generator, share: float) -> Measured:
         """A scan of a sample of this ``family`` and ``order``, of seeds from ``draw``; ``share`` means nothing."""
         seed = int(draw.integers(2**62))
-        options = {"seed": seed, "noise": self.projection_noise, "oversampling": self.oversampling}
-        scan, truth = random_scan(family, self.shape, order, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"seed": seed, "noise": self.projection_noise, "oversampling": self.oversampling}
+        scan, truth = random_scan(family, self.shape, order, **options)
         A = TensorXRayTransform(scan.geometry, scan.response, order, device=self.device)
         return Measured(A, torch.as_tensor(scan.data).to(self.device), truth.to(self.device))
 
