@@ -25,6 +25,7 @@ __all__ = ["Deconvolving"]
 EDGE = 10  # pixels of a crop that do not count
 LEAST = 0.02  # square pixels, and of a transfer: an error below is not worth more
 CROSSING = np.deg2rad([50.0, 90.0])  # between the lines
+PARTS = 1.0, 1.0, 0.25  # of the loss: second moments, their part with a direction, transfers
 INNER = 2  # most ways to the windows' minima in a step
 
 
@@ -140,39 +141,83 @@ class Deconvolving(FrameTask):
         of_start = pulled(off, v, torch.ones(3)).movedim(0, -1)
         return Example(found, covariance, of_width, used, float(_relative(of_start, covariance, used)), crossed)
 
+    def varied(self, example: Example, draw: np.random.Generator) -> Example:
+        """Mirrored and turned by right angles at random: the kernels of evidence turn into one another."""
+        return mirrored(example, *(bool(each) for each in draw.integers(2, size=3)))
+
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
-        """Mean logarithm of the errors that ``network`` leaves in the batch of this ``step``."""
+        """Mean logarithm, by ``PARTS``, of the errors that ``network`` leaves in the batch of this ``step``.
+
+        Errors are those of second moments, of their part that has a direction, and of the kernels' transfers.
+        """
         draw = np.random.default_rng([self.seed, UNROLLED, step])
         steps, inner = int(draw.integers(self.unrolled[0], self.unrolled[1] + 1)), int(draw.integers(1, INNER + 1))
         errors = [self._errors(network, each, steps, inner) for each in self.examples(step)]
-        return torch.stack([(error + LEAST).log() for both in errors for error in both]).mean()
+        logs = [part * (error + LEAST).log() for each in errors for part, error in zip(PARTS, each, strict=True)]
+        return torch.stack(logs).sum() / (sum(PARTS) * len(errors))
 
     def validate(self, network: Callable[..., Tensor]) -> Mapping[str, float]:
         """Geometric means of relative errors of second moments: of the network (``loss``), of its start (``input``).
 
-        Beside them those of ``matching``; ``crossing`` are the same of lines that cross in every pixel, and ``shape``
-        errors of the kernels' transfers by the ``network``.
+        Beside them those of ``matching``; ``crossing`` are the same of lines that cross in every pixel, ``direction``
+        and ``shape`` errors by the ``network`` of the part that has a direction, and of the kernels' transfers.
         """
         found: dict[str, list[float]] = {}
         for each in self._validation:
-            second, shape = self._errors(network, each, max(self.unrolled), 1)
-            given, _ = self._errors(lambda start, *others: start, each, 0, 1)
-            errors = {"loss": second.item(), "input": given.item(), "matching": each.started, "shape": shape.item()}
+            second, direction, shape = (error.item() for error in self._errors(network, each, max(self.unrolled), 1))
+            given = self._errors(lambda start, *others: start, each, 0, 1)[0].item()
+            errors = {"loss": second, "input": given, "matching": each.started, "direction": direction, "shape": shape}
             if each.crossed:
-                errors |= {"crossing": second.item(), "crossing matching": each.started}
+                errors |= {"crossing": second, "crossing matching": each.started}
             for name, value in errors.items():
                 found.setdefault(name, []).append(value)
         return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
 
-    def _errors(self, network: Callable[..., Tensor], each: Example, steps: int, inner: int) -> tuple[Tensor, Tensor]:
+    def _errors(self, network: Callable[..., Tensor], each: Example, steps: int, inner: int) -> tuple[Tensor, ...]:
         given = each.evidence
         on = torch.device(self.device)
         start, solution, response, moments = (x.to(on) for x in given[:4])
         weights = network(start, solution, response, steps, inner).movedim(0, -1)
         used = each.used.to(on)
-        second = _relative(weights @ moments, each.covariance.to(on), used)
+        found, truth = weights @ moments, each.covariance.to(on)
+        second = _relative(found, truth, used)
+        direction = _relative(*(torch.stack([C[..., 0] - C[..., 2], 2 * C[..., 1]], -1) for C in (found, truth)), used)
         shape = _relative(weights @ transfers_at(moments, given.width), each.transfers.to(on), used, centred=True)
-        return second, shape
+        return second, direction, shape
+
+
+def mirrored(example: Example, down: bool, across: bool, swapped: bool) -> Example:
+    """An example with its rows in reverse, its columns in reverse, and both axes swapped."""
+    given = example.evidence
+    axes = [axis for axis, reverse in ((-2, down), (-1, across)) if reverse]
+
+    def placed(image: Tensor) -> Tensor:
+        image = image.flip(axes)
+        return image.mT if swapped else image
+
+    def turned(covariance: Tensor) -> Tensor:
+        jj, jk, kk = covariance.unbind(-1)
+        jk = jk if down == across else -jk
+        return torch.stack([kk, jk, jj] if swapped else [jj, jk, kk], -1)
+
+    def order(now: Tensor, before: Tensor) -> Tensor:
+        return (now[:, None] - before).abs().sum(-1).argmin(1)
+
+    kernels = order(given.covariance, turned(given.covariance))
+    probe = given.width**2 * torch.tensor([1.0, 0.1, 0.4])  # its transfers all differ
+    frequencies = order(transfers_at(turned(probe), given.width)[:, None], transfers_at(probe, given.width)[:, None])
+    evidence = given._replace(
+        start=placed(given.start)[kernels],
+        solution=placed(given.solution)[:, kernels],
+        response=placed(given.response)[:, kernels][:, :, kernels],
+        seen=placed(given.seen),
+    )
+    return example._replace(
+        evidence=evidence,
+        covariance=turned(placed(example.covariance.movedim(-1, 0)).movedim(0, -1)),
+        transfers=placed(example.transfers.movedim(-1, 0)).movedim(0, -1)[..., frequencies],
+        used=placed(example.used),
+    )
 
 
 def _relative(found: Tensor, truth: Tensor, used: Tensor, centred: bool = False) -> Tensor:

@@ -43,6 +43,7 @@ NARROW, WIDEST = 0.7, 3.0  # pixels: limits of that scale
 SUPPORTED = 3.3  # widths to either side
 OVERSAMPLING, ACROSS = 3, 0.2  # taps a pixel; pixels: a kernel across its line
 OF_ORDER_ONE = 10  # times a change of weights
+FULL_STEPS = 3  # from as many on, steps are parts of one flow: more are smaller, and go as far in all
 SHORT = 7.0  # the logit of the first steps' size, taken off
 FITTED = 80  # steps of the start
 RINGS, SPOKES = (0.12, 0.24), 8  # frequencies, in cycles a pixel for a width of one, by which kernels are compared
@@ -397,14 +398,15 @@ class UnrolledDeconvolution(nn.Module):
         steps, inner = integer(steps, "steps"), integer(inner, "inner", low=1)
         w = start
         known = torch.einsum("nrrjk->njk", response) / KERNELS
+        pace = min(1.0, FULL_STEPS / max(steps, 1))
         for step in range(steps):
-            away = solution - torch.einsum("nrsjk,sjk->nrjk", response, w)
+            away = solution - (response * w).sum(2)
             told = torch.cat([w, away.flatten(0, 1) * OF_ORDER_ONE, known, 0 * known[:1] + step / steps])
             correction, sizes = self._learned(told)
-            w = on_simplex(w + correction + torch.einsum("njk,nrjk->rjk", sizes, away))
+            w = on_simplex(w + pace * (correction + (sizes[:, None] * away).sum(0)))
             for _ in range(inner - 1):
-                away = solution - torch.einsum("nrsjk,sjk->nrjk", response, w)
-                w = on_simplex(w + torch.einsum("njk,nrjk->rjk", sizes, away))
+                away = solution - (response * w).sum(2)
+                w = on_simplex(w + pace * (sizes[:, None] * away).sum(0))
         return w
 
     def _learned(self, told: Tensor) -> tuple[Tensor, Tensor]:
