@@ -152,18 +152,24 @@ def honeycomb(family: str, seed: int) -> Crop:
     draw = np.random.default_rng([seed, 5])
     size = 128 + 2 * MARGIN
     maps = FAMILIES[family]((size, size), draw)
-    j, k = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    pattern = np.zeros((size, size))
-    turn, place = draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi, 3)
-    for n in range(3):
-        angle = turn + n * np.pi / 3
-        pattern += np.cos(2 * np.pi * (np.cos(angle) * j + np.sin(angle) * k) / (PERIOD * 0.866) + place[n])
-    reference = np.exp(pattern / DOT)[None]
-    reference /= reference.mean()
+    reference = dots(1, (size, size), draw)
     sample, truth = arriving(reference, maps)
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     frames = [torch.from_numpy(draw.poisson(COUNTS * each[inner]).astype(np.float32)) for each in (sample, reference)]
     return Crop(frames[0], frames[1].clamp(min=1), torch.from_numpy(truth[inner]).float(), COUNTS)
+
+
+def dots(steps: int, size: tuple[int, int], draw: np.random.Generator) -> np.ndarray[Any, Any]:
+    """A honeycomb of dots at random places ``(step, row, column)``, mean 1."""
+    j, k = np.meshgrid(*map(np.arange, size), indexing="ij")
+    pattern = np.zeros((steps, *size))
+    turn, place = draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi, (steps, 3, 1, 1))
+    for n in range(3):
+        angle = turn + n * np.pi / 3
+        pattern += np.cos(2 * np.pi * (np.cos(angle) * j + np.sin(angle) * k) / (PERIOD * 0.866) + place[:, n])
+    reference = np.exp(pattern / DOT)
+    result: np.ndarray[Any, Any] = reference / reference.mean()
+    return result
 
 
 KINDS = {

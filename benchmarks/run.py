@@ -45,6 +45,7 @@ NAMES = (
     "retrieval_network",
     "held_out_frames",
     "deconvolution",
+    "deconvolution_unrolled",
     "chain",
     "rods",
     "crossing_fibres",

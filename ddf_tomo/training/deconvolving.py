@@ -115,9 +115,9 @@ class Deconvolving(FrameTask):
         maps = FAMILIES[family](size, draw)
         blurs = [maps.covariance]
         if crossed:
-            blurs = _lines(maps.covariance, draw)
+            blurs = crossing_lines(maps.covariance, draw)
         reference = MASKS[str(draw.choice(tuple(MASKS), p=(0.8, 0.1, 0.1)))](steps, size, draw)
-        frames, arrived_by = _mixed(reference, maps.transmission, maps.displacement, blurs)
+        frames, arrived_by = mixed_frames(reference, maps.transmission, maps.displacement, blurs)
         inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         pair = [draw.poisson(counts * np.clip(each[inner], 0, None)) / counts for each in (frames, reference)]
         sample, light = (torch.from_numpy(each).float()[None] for each in pair)
@@ -128,11 +128,8 @@ class Deconvolving(FrameTask):
         v = forward(arrived(started)[0])
         truth = torch.from_numpy(arrived_by[inner]).float()
         truth = pulled(truth.flatten(0, 1), v, torch.ones(truth.shape[:2].numel())).view_as(truth)
-        u, part, log_light = truth.movedim(1, -1).split((2, 3, 1), -1)
-        share = log_light.softmax(0)
-        j, k = (u - (share * u).sum(0)).unbind(-1)
-        covariance = (share * (part + torch.stack([j * j, j * k, k * k], -1))).sum(0)
-        of_width = (share * transfers_at(part, found.width)).sum(0)
+        share, covariance = second_moments(truth)
+        of_width = (share * transfers_at(truth[:, 2:5].movedim(1, -1), found.width)).sum(0)
         inside = torch.zeros_like(found.seen)
         inside[EDGE:-EDGE, EDGE:-EDGE] = True
         # Where hardly anything is seen the rest of the crop has to do: an example always says something.
@@ -226,7 +223,15 @@ def _relative(found: Tensor, truth: Tensor, used: Tensor, centred: bool = False)
     return ((found - truth)[used].square().mean() / scale.clamp(min=1e-4) + 1e-8).sqrt()
 
 
-def _lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray]:
+def second_moments(truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of the light of some parts ``(part, row, column, 1)``, and the covariance of all ``(row, column, 3)``."""
+    u, part, log_light = truth.movedim(1, -1).split((2, 3, 1), -1)
+    share = log_light.softmax(0)
+    j, k = (u - (share * u).sum(0)).unbind(-1)
+    return share, (share * (part + torch.stack([j * j, j * k, k * k], -1))).sum(0)
+
+
+def crossing_lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray]:
     """Two lines in every pixel: as wide as the blur, thin, the second one turned."""
     jj, jk, kk = np.moveaxis(covariance, -1, 0)
     angle = 0.5 * np.arctan2(2 * jk, jj - kk)
@@ -241,7 +246,7 @@ def _lines(covariance: np.ndarray, draw: np.random.Generator) -> list[np.ndarray
     return made
 
 
-def _mixed(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any]:
+def mixed_frames(reference: Any, transmission: Any, displacement: Any, blurs: list[Any]) -> tuple[Any, Any]:
     """Frames behind equal parts of some blurs, and what arrives behind each: u, C, ln T ``(part, 6, row, column)``."""
     found = [arriving(reference, Truth(transmission, displacement, each)) for each in blurs]
     return sum(each for each, _ in found) / len(found), np.stack([each for _, each in found])

@@ -130,6 +130,15 @@ def test_weights_are_feasible_and_local(network: UnrolledDeconvolution, steps: i
     torch.testing.assert_close(part[:, :-edge, :-edge], found[:, : 50 - edge, : 56 - edge])
 
 
+def test_more_steps_are_smaller_ones() -> None:
+    """Weights that nothing corrects go a short way towards the minima: as far in thirty steps as in three."""
+    start, *rest = random_evidence(8, 9)
+    network = UnrolledDeconvolution(2).requires_grad_(False)
+    gone = [network(start, *rest, steps) - start for steps in (1, 3, 30)]
+    torch.testing.assert_close(gone[2], gone[1], rtol=0.02, atol=1e-7)
+    assert float((gone[1] / gone[0]).median()) == pytest.approx(3, rel=0.02)
+
+
 def test_no_step_gives_the_start(network: UnrolledDeconvolution) -> None:
     start, *rest = random_evidence(8, 9)
     assert torch.equal(network(start, *rest, 0), start)
