@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ddf_tomo._checks import MOST_ITERATIONS, choice, flag, integer, message, number
@@ -168,6 +169,21 @@ class Plan:
         if progress is not None:
             flag(progress, "progress")
         return cls(method, prior, weight, positive or taken.of_tensors, iterations, noise_level, start, levels)
+
+    @classmethod
+    def several(cls, method: Any, prior: Any, weight: Any, *wishes: Any) -> dict[str, Plan]:
+        """One for each prior of ``"tv+learned"``, by its name; of one prior, one."""
+        if not isinstance(prior, str) or "+" not in prior or Path(prior).is_file():
+            return {str(prior): cls.checked(method, prior, weight, *wishes)}
+        names, (_, iterations, noise_level, *_rest) = prior.split("+"), wishes
+        own = {"weight": (weight, "auto"), "iterations": (iterations, None), "noise_level": (noise_level, None)}
+        for name, (given, usual) in own.items():
+            if given != usual:
+                expected = f"{usual!r}, as each of several priors has its own"
+                raise ValueError(message(name, expected, repr(given)))
+        if len(set(names)) < len(names):
+            raise ValueError(message("prior", "different priors", repr(prior)))
+        return {name: cls.checked(method, name, weight, *wishes) for name in names}
 
     @property
     def method(self) -> Method:

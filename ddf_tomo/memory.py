@@ -181,7 +181,8 @@ def predicted_memory(
         size = scan
     else:
         raise TypeError(message("scan", "a ddf_tomo.Scan or a ddf_tomo.memory.Size", type(scan).__name__))
-    return _memory(size, Plan.checked(method, prior, weight, positive, None, None, None))
+    plans = Plan.several(method, prior, weight, positive, None, None, None).values()
+    return max((_memory(size, plan) for plan in plans), key=lambda memory: memory.total)
 
 
 def _memory(size: Size, plan: Plan) -> Memory:

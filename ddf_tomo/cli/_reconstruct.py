@@ -57,7 +57,7 @@ def reconstruct(
         str,
         typer.Option(
             help="What to prefer among volumes: 'tv' (keeps edges), 'smoothness', 'none', 'learned' or a file of"
-            " weights (.safetensors); 'auto': mostly tv."
+            " weights (.safetensors), 'tv+learned' or others with + between (a mixture); 'auto': mostly tv."
         ),
     ] = "auto",
     weight: Annotated[

@@ -28,6 +28,7 @@ ENDS = {
     "noise level": "the residual had reached the noise level",
     "convergence": "nothing changed any more",
     "callback": "the program that called it",
+    "mixture": "the last prior's, whose volume was then mixed with the others'",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddf_tomo._checks import LARGEST_SEED, integer, message, number
 from ddf_tomo._streamed import Streamed
@@ -104,9 +105,7 @@ def cross_validated_weight(
     first = number(first, "first", low=WEAKEST, high=1e3)
     tolerated = number(tolerated, "tolerated", low=1.0)
     views = len(misfit.y)
-    generator = np.random.default_rng(integer(seed, "seed", high=LARGEST_SEED))
-    held = np.sort(generator.permutation(views)[: max(views // 10, 2)])
-    kept = np.setdiff1d(np.arange(views), held)
+    kept, held = views_left_out(views, integer(seed, "seed", high=LARGEST_SEED))
     if views < FEWEST_VIEWS or not (_seen(misfit, held) and _seen(misfit, kept)):
         return WeightChoice(FALLBACK, None, ())
     train, test = misfit.subset(kept), misfit.subset(held)
@@ -244,6 +243,18 @@ def l_curve_weight(
     corner = int(np.argmax(bend[1:-1])) + 1
     residuals = tuple((weight, math.exp(point[0])) for weight, point in zip(weights, points, strict=True))
     return WeightChoice(weights[corner], solutions[corner], residuals)
+
+
+def views_left_out(views: int, seed: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which views fit, and which test: a tenth, two at least.
+
+    Examples
+    --------
+    >>> [len(each) for each in views_left_out(60)]
+    [54, 6]
+    """
+    held = np.sort(np.random.default_rng(seed).permutation(views)[: max(views // 10, 2)])
+    return np.setdiff1d(np.arange(views), held), held
 
 
 def _seen(misfit: Misfit, views: Any) -> bool:
