@@ -19,6 +19,7 @@ from ddf_tomo.retrieval._differential_maps import (
     Fit,
     coarseness,
     options_of,
+    scattered,
     usable,
 )
 from ddf_tomo.retrieval._filters import FIRST, SECOND, gaussian_taps
@@ -109,25 +110,23 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     grid = (..., slice(None, None, coarse), slice(None, None, coarse))
     photons, number, known = (np.ascontiguousarray(each[grid]) for each in (photons, number, valid))
     share = (own[grid][:, : frames.SIZE] * photons[:, None]).sum(0)
-    misfit, pulls = np.zeros_like(mean), np.zeros((frames.ALL, high, wide), dtype)
-    scatter, means = np.zeros((frames.ALL_PAIRS + 1, high, wide), dtype), maps(frames.ALL_PAIRS + 1)
+    misfit = np.zeros_like(mean)
+    pulls = np.zeros((high, -(-wide // frames.SEGMENT), errors.SUMMED, frames.SEGMENT), dtype)
+    pairs = len(scattered(background))
+    scatter, means = np.empty((pairs + 1, high, wide), dtype), maps(pairs + 1)
     near = _padded(window[::coarse])
     kept = frames.SIZE * (2 * len(window) - 1) * wide * dtype(0).itemsize
     settings = coarse, dtype(coarse * coarse / size), dtype(MOST_LEVERAGE), max(1, min(steps, KEPT // kept))
-    given_once = (*common, near, unknowns, own, change, inverse, share, photons, *settings)
-    by_rows(errors.scatter_of_pulls, *given_once, misfit, pulls, scatter, count=high, grain=frames.BLOCK)
-    scatter[-1] = known
-    pairs = [(a, b) for a in range(frames.ALL) for b in range(a, frames.ALL)]
-    for n, (a, b) in enumerate(pairs):
-        scatter[n] = (scatter[n] - pulls[a] * pulls[b] / number) * scatter[-1]
+    given_once = (*common, near, unknowns, own, change, inverse, photons, *settings)
+    by_rows(errors.scatter_of_pulls, *given_once, misfit, pulls, count=high, grain=frames.BLOCK)
+    by_rows(errors.spread_of_pulls, pulls, inverse, share, number, known, scatter, count=high)
+    scatter[-1] = known  # over what is of no use without a background
     by_rows(errors.window_means, scatter, window, coarse, means[None])
     passed()
     whole = 1 + change + unknowns[5]
-    upper = [n for n, (_, b) in enumerate(pairs) if b <= size]
     transmission = np.where(bright, transmission * np.where(valid, whole, dtype(1)), ratio)
-    spread = means[upper] if len(upper) < frames.ALL_PAIRS else means[: frames.ALL_PAIRS]
     valid &= bright.any(0) & (means[-1] > 0)
-    found = transmission, unknowns[:size], spread, misfit, counted, mean, valid
+    found = transmission, unknowns[:size], means[:-1], misfit, counted, mean, valid
     return Fit(*(torch.from_numpy(each[..., :seen]) for each in found))
 
 

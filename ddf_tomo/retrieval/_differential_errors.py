@@ -9,7 +9,6 @@ from ddf_tomo.retrieval._differential_frames import (
     ALL_PAIRS,
     INVERSE,
     PAD,
-    PAIRS,
     SEGMENT,
     SIZE,
     add_scaled,
@@ -21,13 +20,15 @@ from ddf_tomo.retrieval._differential_frames import (
     rounded,
     scaled,
 )
+from ddf_tomo.retrieval._differential_maps import scattered
 from ddf_tomo.retrieval._differential_solve import UPPER, times
 from ddf_tomo.retrieval._differential_sums import frame_of, slopes
 from ddf_tomo.retrieval._lanes import lanewise, least, where
 
 # What all frames share: shares of the pattern in the regressors, unknowns, flat regressor, weight, change of T.
 SHARES, SOLUTION, SHAPE, WEIGHT, OF_T, INVERSE_SQUARE = 0, SIZE, *range(2 * SIZE, 2 * SIZE + 4)
-PULLS, WORK = PAIRS + SIZE + 1, PAIRS + SIZE + 1 + ALL + ALL_PAIRS  # behind the inverse, shares, and photons
+SUMMED = ALL + ALL_PAIRS  # over the frames: what pulls are made of, and products of it
+SCATTERED = tuple(scattered(True))
 LEVERAGE, TUG = 0, 1  # of one frame at a pixel of the coarse grid: before the window sum, and on the pixel's own T
 
 
@@ -131,76 +132,91 @@ def _leverage_and_tug(c, thin, inverse, row, first, density, short, k, at, few, 
 
 
 @lanewise
-def _open(c, inverse, share, part, d, row, mean, squares, work):
-    """What all frames share at a row of the coarse grid, and their sums, to rows of ``work``."""
-    for n in range(PAIRS):
-        work[n, c] = inverse[n, row, c]
-    for a in range(SIZE):
-        work[PAIRS + a, c] = share[a, row, c]
-    work[PAIRS + SIZE, c] = part[d, row, c]
+def _add_pull(c, summed, leverages, few, k, here, first, photons, d, row, most_leverage, pulls, segment):
+    """Add what a frame's pull is made of to the sums: its scores over the window, and its pull on the pixel's own T."""
+    free = 1 / (1 - least(leverages[0, c], most_leverage))
+    parts = [summed[a, c] * free for a in range(SIZE)]
+    parts.append(photons[d, row, first + c] * few[k, TUG, here, first + c])
+    n = ALL
     for a in range(ALL):
-        work[PULLS + a, c] = mean[a, row, c]
-    for n in range(ALL_PAIRS):
-        work[PULLS + ALL + n, c] = squares[n, row, c]
-
-
-@lanewise
-def _close(c, work, row, mean, squares):
-    for a in range(ALL):
-        mean[a, row, c] = work[PULLS + a, c]
-    for n in range(ALL_PAIRS):
-        squares[n, row, c] = work[PULLS + ALL + n, c]
-
-
-@lanewise
-def _add_pull(c, summed, leverages, few, k, n, here, most_leverage, work):
-    """Add what a frame does to (ln T, unknowns) to the sums; ``summed``: scores over the window, its own from n on."""
-    free = 1 / (1 - least(leverages[k, c], most_leverage))
-    inverse = {(a, b): work[place(a, b, SIZE), c] for a, b in UPPER}
-    pull = [each * free for each in times(inverse, [summed[n + a, c] for a in range(SIZE)])]
-    first = pull[-1] + work[PAIRS + SIZE, c] * few[k, TUG, here, c]
-    for a, each in enumerate(pull):
-        first -= work[PAIRS + a, c] * each
-    pull, n = [first, *pull], PULLS + ALL
-    for a in range(ALL):
-        work[PULLS + a, c] += pull[a]
+        pulls[row, segment, a, c] += parts[a]
         for b in range(a, ALL):
-            work[n, c] += pull[a] * pull[b]
+            pulls[row, segment, n, c] += parts[a] * parts[b]
             n += 1
 
 
 @compiled
-def _add_pulls(
-    ring, few, count, r, last, row, window, near, inverse, share, part, d, most_leverage, summed, leverages, work,
-    mean, squares,
-):  # fmt: skip
-    """Add what ``count`` frames do to (ln T, unknowns) at a row of the coarse grid to sums over the frames.
+def _add_pulls(ring, few, count, r, last, row, window, near, photons, d, most_leverage, summed, leverages, pulls):
+    """Add what the pulls of ``count`` frames at a row of the coarse grid are made of to sums over the frames.
 
-    ``ring`` (frame, row, `SIZE`, column), ``few``: scores, and leverage with pulls on T, of the latest rows.
+    ``ring`` (frame, row, `SIZE` · column), ``few``: scores, and leverage with pulls on T, of the latest rows. A row of
+    the ring is a row of each score for the first `SEGMENT` columns, then for the next.
     """
-    _, depth, _, columns = ring.shape
-    here, zero = row % few.shape[2], window.dtype.type(0)
-    _open(columns, inverse, share, part, d, row, mean, squares, work)
-    for k in range(count):
-        pitch = SIZE * columns
-        filtered_down(ring, k * depth * pitch, pitch, depth, r, last, window, zero, summed, k * pitch, pitch)
-        start, high = (2 * k + LEVERAGE) * few.shape[2] * columns, inverse.shape[1]
-        filtered_down(few, start, columns, few.shape[2], row, high - 1, near, zero, leverages, k * columns, columns)
-        _add_pull(columns, summed, leverages, few, k, k * SIZE, here, most_leverage, work)
-    _close(columns, work, row, mean, squares)
+    depth, pitch, columns = ring.shape[1], ring.shape[2], few.shape[3]
+    here, zero, high = row % few.shape[2], window.dtype.type(0), pulls.shape[0]
+    for first in range(0, columns, SEGMENT):
+        width = min(SEGMENT, columns - first)
+        rows = summed[: SIZE * width].reshape(SIZE, width)
+        for k in range(count):
+            begin = k * depth * pitch + SIZE * first
+            filtered_down(ring, begin, pitch, depth, r, last, window, zero, rows, np.intp(0), SIZE * width)
+            begin = (2 * k + LEVERAGE) * few.shape[2] * columns + first
+            filtered_down(few, begin, columns, few.shape[2], row, high - 1, near, zero, leverages, np.intp(0), width)
+            _add_pull(
+                width, rows, leverages, few, k, here, first, photons, d, row, most_leverage, pulls, first // SEGMENT
+            )
+
+
+@compiled
+def spread_of_pulls(pulls, inverse, share, number, known, scatter, start, stop):
+    """How the pulls on (ln T, unknowns) scatter about their mean, summed over a ``number`` of frames, where ``known``.
+
+    ``pulls`` as `scatter_of_pulls` leaves them. A pull is the same linear function of its parts in every frame, so that
+    it is enough to apply it to their products summed over the frames.
+    """
+    for r in range(start, stop):
+        for segment in range(pulls.shape[1]):
+            first = segment * SEGMENT
+            width = min(SEGMENT, known.shape[1] - first)
+            _spread(width, pulls, r, segment, first, inverse, share, number, known, scatter)
+
+
+@lanewise
+def _spread(c, pulls, r, segment, first, inverse, share, number, known, scatter):
+    mean, n, parts = [pulls[r, segment, a, c] for a in range(ALL)], ALL, {}
+    less, is_known = 1 / number[r, first + c], known[r, first + c]
+    for a in range(ALL):
+        for b in range(a, ALL):
+            parts[a, b] = pulls[r, segment, n, c] - mean[a] * (mean[b] * less)
+            n += 1
+    rows = {(a, b): inverse[place(a, b, SIZE), r, first + c] for a, b in UPPER}
+    own = times(rows, [float(a == SIZE - 1) - share[a, r, first + c] for a in range(SIZE)])  # of T, beside its tug
+    effects = [own, *([rows[min(a, b), max(a, b)] for b in range(SIZE)] for a in range(SIZE))]
+    tugs = [parts[a, SIZE] for a in range(SIZE)]
+    lifted = [times(parts, effect) for effect in effects]
+    lifted[0] = [one + other for one, other in zip(lifted[0], tugs, strict=True)]
+    for n, (a, b) in enumerate(SCATTERED):
+        found = _product(lifted[a], effects[b])
+        if b == 0:
+            found += _product(tugs, own) + parts[SIZE, SIZE]
+        scatter[n, r, first + c] = where(is_known, found, 0)
+
+
+def _product(one, other):
+    return sum((a * b for a, b in zip(one[1:], other[1:], strict=True)), one[0] * other[0])
 
 
 @compiled
 def scatter_of_pulls(
-    pattern, reference, roots, flat, precision, taps, window, near, unknowns, own, change, inverse, share, photons,
-    coarse, density, most_leverage, group, misfit, mean, squares, start, stop,
+    pattern, reference, roots, flat, precision, taps, window, near, unknowns, own, change, inverse, photons,
+    coarse, density, most_leverage, group, misfit, pulls, start, stop,
 ):  # fmt: skip
-    """Sums over the frames of what they do to (ln T, unknowns), at rows ``start`` to ``stop`` of the coarse grid.
+    """Sums over the frames of what their pulls on (ln T, unknowns) are made of, at rows of the coarse grid.
 
-    ``mean`` (`ALL`, grid row, grid column) and ``squares`` (`ALL_PAIRS`, …) of their pulls; ``inverse``, ``share`` and
-    ``photons`` (distance, …) are those of the grid. The squared residuals of the rows that belong to these are added up
-    in ``misfit``. ``near``: the window's taps on the grid. ``group`` frames at a time: of them the latest rows stay in
-    the second cache, and what they share is read once.
+    To ``pulls`` (grid row, segment, `SUMMED`, `SEGMENT`): the scores over the window and the frame's pull on the
+    pixel's own T, then the upper triangle of their products. ``inverse`` and ``photons`` (distance, …) are those of the
+    grid. The squared residuals of the rows that belong to these are added up in ``misfit``. ``near``: the window's taps
+    on the grid. ``group`` frames at a time: of them the latest rows stay in the second cache.
     """
     distances, rows, columns = precision.shape
     steps = len(pattern) // distances
@@ -209,14 +225,14 @@ def scatter_of_pulls(
     reach, margin, across = len(window) - 1, (len(window) - 1) // coarse + 1, photons.shape[2]
     least_row, most = max(start * coarse - reach, 0), min((stop - 1) * coarse + reach + 1, rows)
     last, before = min(stop * coarse, rows), len(near) - 1
-    ring = np.empty((group, 2 * reach + 1, SIZE, across), dtype)
+    ring = np.empty((group, 2 * reach + 1, SIZE * across), dtype)
     few = np.empty((group, 2, 2 * len(near), across), dtype)
     phases = np.empty((group, SIZE, coarse, rounded(across + 2 * margin)), dtype)
     short = np.empty((group, rounded(across + 2 * before)), dtype)
     slope, scores = np.empty((1, SEGMENT + 2 * PAD), dtype), np.empty((SIZE + 2, SEGMENT), dtype)
     weighted, thin = np.empty((SIZE, SEGMENT), dtype), np.empty((SIZE + 2, SEGMENT), dtype)
-    summed, leverages = np.empty((group * SIZE, across), dtype), np.empty((group, across), dtype)
-    work, shared = np.empty((WORK, across), dtype), np.empty((INVERSE_SQUARE + 1, SEGMENT), dtype)
+    summed, leverages = np.empty(SIZE * SEGMENT, dtype), np.empty((1, SEGMENT), dtype)
+    shared = np.empty((INVERSE_SQUARE + 1, SEGMENT), dtype)
     clear(ring.size, ring)
     clear(few.size, few)
     clear(phases.size, phases)
@@ -247,15 +263,18 @@ def scatter_of_pulls(
                 for k in range(count):
                     for a in range(SIZE):
                         begin = (k * SIZE + a) * coarse * pitch + margin
-                        at = (k * ring.shape[1] + r % ring.shape[1]) * SIZE
-                        _thinned_along(phases, begin, pitch, coarse, window, ring, (at + a) * across, across)
+                        at = (k * ring.shape[1] + r % ring.shape[1]) * SIZE * across
+                        for first in range(0, across, SEGMENT):
+                            width = min(SEGMENT, across - first)
+                            there = at + first * SIZE + a * width
+                            _thinned_along(phases, begin + first, pitch, coarse, window, ring, there, width)
                     if on_grid:
                         at = ((2 * k + LEVERAGE) * few.shape[2] + here) * across
                         filtered_along(short, k * short.shape[1] + before, near, few, at, across)
                 while row < stop and min(row * coarse + reach, rows - 1) <= r:
                     _add_pulls(
-                        ring, few, count, row * coarse, rows - 1, row, window, near, inverse, share, photons, d,
-                        most_leverage, summed, leverages, work, mean, squares,
+                        ring, few, count, row * coarse, rows - 1, row, window, near, photons, d, most_leverage, summed,
+                        leverages, pulls,
                     )  # fmt: skip
                     row += 1
 

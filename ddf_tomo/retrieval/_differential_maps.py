@@ -20,6 +20,7 @@ LEAST_CONTRAST = 0.25  # of the reference, as a share of the contrast of the sam
 LEAST_PIVOT = 1e-4  # share of a regressor's square that the others leave: of less, rounding decides
 MOST_LEVERAGE = 0.9
 SPREAD = 1.34  # times the smoothing, added to a window in squares, by which u is coarser than T
+IN_MATRIX = 6  # ln T, u and C: the covariance of κ with them is not told
 COARSEST = 8  # pixels between estimates of a variance; the door's tiles begin at multiples of it
 
 
@@ -31,8 +32,8 @@ class Fit(NamedTuple):
     transmission : (distance, row, column)
     unknowns : (5 or 6, row, column)
         u_j, u_k, C_jj, C_jk, C_kk and, if asked for, κ.
-    scatter : (21 or 28, row, column)
-        Upper triangle of the sum over the frames of the outer product of their pulls on (ln T, unknowns).
+    scatter : (21 or 22, row, column)
+        Sum over the frames of the outer product of their pulls on (ln T, unknowns): of each pair of `scattered`.
     misfit : (distance, row, column)
         Squared residuals of S/T - R, summed over the steps.
     counted : (distance, row, column)
@@ -56,6 +57,12 @@ def powers(background: bool) -> Tensor:
     return torch.tensor([1, 1, 2, 2, 2] + [0] * background)
 
 
+def scattered(background: bool) -> list[tuple[int, int]]:
+    """Pairs of (ln T, unknowns) whose covariance is asked for: all but those of κ with the others."""
+    upper = [(a, b) for a in range(IN_MATRIX) for b in range(a, IN_MATRIX)]
+    return upper + [(IN_MATRIX, IN_MATRIX)] * background
+
+
 def coarseness(window: float) -> int:
     """Pixels between estimates of a variance, below the window's width: its samples then add up evenly to 1e-8."""
     return min(COARSEST, 1 << max(0, math.floor(math.log2(window))))
@@ -75,31 +82,29 @@ def usable(weights: Tensor, bright: Tensor, smoothing: float) -> tuple[Tensor, T
 
 def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: bool) -> Maps:
     """Maps of one view, standard errors from the scatter of the frames."""
-    size = len(fit.unknowns) + 1
     frames, distances = fit.counted.sum(0), (fit.counted > 0).sum(0)
     lit = frames > 0
     frames = torch.where(lit, frames, view.sample.shape[0] * view.sample.shape[1])
     spare = (frames - torch.where(lit, distances, len(fit.mean))).clamp(min=1)
-    transmission, diluted = fit.transmission[0], torch.zeros_like(fit.transmission[0])
+    transmission = fit.transmission[0]
     if len(fit.transmission) > 1:
         transmission, diluted = _shared(fit, view.reach, window)
 
     # Residuals have lost a frame of each distance to T, and what they say of a window to it once more.
     lost = frames / spare
-    units = [lost.sqrt() * transmission.abs(), *[lost] * (size - 1)]
-    upper, diagonal, n = [], [], 0
-    for a in range(size):
-        for b in range(a, size):
-            entry = fit.scatter[n] * units[a] * units[b]
-            n += 1
-            if a == b:
-                entry = entry.clamp(min=0) + (
-                    0 if a else diluted * lost**2 * (fit.scatter[size] + fit.scatter[2 * size - 1])
-                )
-                entry = torch.where(fit.valid, entry, torch.inf)
-                diagonal.append(_root(entry))
-            if b < 6:
-                upper.append(entry if a == b else torch.where(fit.valid, entry, 0))
+    of_t = lost.sqrt() * transmission.abs()
+    units = of_t * of_t, of_t * lost, lost * lost
+    upper, diagonal, pairs = [], [], scattered(background)
+    for (a, b), scatter in zip(pairs, fit.scatter, strict=True):
+        entry = scatter * units[(a > 0) + (b > 0)]
+        if a == b:
+            entry = entry.clamp(min=0)
+            if a == 0 and len(fit.transmission) > 1:
+                of_u = fit.scatter[pairs.index((1, 1))] + fit.scatter[pairs.index((2, 2))]
+                entry = entry + diluted * units[2] * of_u
+            diagonal.append(torch.where(fit.valid, _root(entry), torch.inf))
+        if b < IN_MATRIX:
+            upper.append(torch.where(fit.valid, entry, torch.inf if a == b else 0))
     errors = torch.stack(diagonal).movedim(0, -1)
     relative = (fit.misfit / fit.mean.square()).sum(0) / spare
     nothing = torch.zeros_like(transmission)

@@ -20,6 +20,7 @@ from ddf_tomo.retrieval._differential_maps import (
     Fit,
     coarseness,
     powers,
+    scattered,
     usable,
 )
 from ddf_tomo.retrieval._filters import blur_operators, smooth, window_sum
@@ -257,7 +258,8 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
         tick()
     # Variances change slowly over the image: their window mean scatters less than they do.
     usable = valid & grid
-    scatter = pull2 - products(pull) / number
+    wanted = [pairs(len(pull)).index(pair) for pair in scattered(background)]
+    scatter = (pull2 - products(pull) / number)[wanted]
     smoothed = window_sum(torch.where(usable, scatter, 0), window)
     around = window_sum(usable.to(scatter.dtype)[None], window)
     scatter = _over(smoothed, around)

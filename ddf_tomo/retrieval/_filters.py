@@ -7,10 +7,11 @@ convolution on a CPU, it runs on any device, and its gradient is exact.
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import pad
 
 DERIVATIVE_REACH = 4
 # Central differences exact for polynomials of degree 8 (Fornberg 1988, Math. Comp. 51, 699): on an image smoothed by
@@ -79,6 +80,7 @@ def erode(good: Tensor, reach: int) -> Tensor:
         inside = torch.zeros_like(good)
         inside[..., reach : max(rows - reach, reach), reach : max(columns - reach, reach)] = True
         return inside
-    bad = pad((~good).to(torch.float32).reshape(-1, *good.shape[-2:]), (reach,) * 4, value=1.0)
-    bad = max_pool2d(max_pool2d(bad, (2 * reach + 1, 1), stride=1), (1, 2 * reach + 1), stride=1)
-    return (bad == 0).reshape(good.shape)
+    for axis, around in ((-2, (0, 0, reach, reach)), (-1, (reach, reach))):
+        padded, length = pad(good, around), good.shape[axis]
+        good = reduce(torch.logical_and, (padded.narrow(axis, lag, length) for lag in range(2 * reach + 1)))
+    return good

@@ -163,7 +163,12 @@ class Checked:
     def __init__(
         self, sample: Any, reference: Any, weights: Tensor, saturation: float | None, dtype: torch.dtype, where: str
     ) -> None:
-        self.sample, self.reference, self.weights = sample, reference, weights
+        # Of an array that need not change its dtype the parts are views; others are converted part by part.
+        kind = str(dtype).removeprefix("torch.")
+        self.sample, self.reference = (
+            floating(each, dtype) if str(each.dtype) == kind else each for each in (sample, reference)
+        )
+        self.weights = weights
         self.saturation, self.dtype, self.where = saturation, dtype, where
         self.level = 1.0
         total = mean = brightest = 0.0
@@ -172,16 +177,16 @@ class Checked:
         for part in self._parts():
             frames, used = self._read(part)
             kept = [each.detach() if used.all() else torch.where(used, each.detach(), 0) for each in frames]
-            sums = [each.sum((0, 1), dtype=torch.float64) for each in kept]
+            sums = [each.sum((0, 1)) for each in kept]
             for name, each, finite in zip(bad, kept, sums, strict=True):
                 bad[name] += 0 if torch.isfinite(finite).all() else int((~torch.isfinite(each)).sum())
-            steps = used.sum((0, 1)).double() * (kept[0][..., 0, 0].numel() / used[..., 0, 0].numel())
+            steps = used.sum((0, 1), dtype=dtype) * (kept[0][..., 0, 0].numel() / used[..., 0, 0].numel())
             lit = steps > 0
-            total += float((sums[1][lit] / steps[lit]).sum())
-            mean += float((sums[0][lit] / steps[lit]).sum())
+            levels = [float((each / steps.clamp(min=1)).sum(dtype=torch.float64)) for each in sums]
+            mean, total = mean + levels[0], total + levels[1]
             used_pixels += int(lit.sum())
             dark += int((lit & (sums[1] <= 0)).sum())
-            brightest = max(brightest, *(abs(float(end)) for each in kept for end in each.aminmax()))
+            brightest = max(brightest, *(abs(float(end)) for each in kept for end in (each.amin(), each.amax())))
         self.empty = used_pixels == 0
         for name, count in bad.items():
             if count:

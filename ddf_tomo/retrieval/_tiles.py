@@ -71,5 +71,7 @@ class Mosaic:
     def room(self, name: str, channels: Iterable[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """The map of this name, of all views; made when it is first asked for."""
         if name not in self.values:
-            self.values[name] = torch.zeros((*self.size, *channels), dtype=dtype, device=device)
+            # Channel by channel in memory, as methods find them: weaving them together takes longer than a copy.
+            kept = torch.zeros((*channels, *self.size), dtype=dtype, device=device)
+            self.values[name] = kept.movedim((-3, -2, -1), (0, 1, 2))
         return self.values[name]
