@@ -4,7 +4,8 @@
 from a twice finer grid (`ddf_tomo.training.benchmark_scan`). The opponents know the truth: the Laplacian takes the best
 of a sweep of its weight, the total variation the best of a sweep of its weight and of that of orders ℓ ≥ 2, for each
 figure anew. Beside them stands what `reconstruct` gives by default, total variation at a weight from cross-validation.
-The learned prior gets the scan and nothing else: `reconstruct(scan, prior=…)`. Ratios are geometric means over the
+The learned prior gets the scan and nothing else: `reconstruct(scan, prior="learned")`, or mixed with total variation,
+`prior="tv+learned"`, in shares that views left out tell. Ratios are geometric means over the
 scans, with the standard error of that mean as a factor. One network: it says nothing of what another seed of training
 would give.
 """
@@ -17,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -53,32 +55,36 @@ def run(quick: bool = False, size: int | None = None, weights: str = "learned", 
             "tv": dict(zip(FIGURES, (0.75, 0.8, 0.75), strict=True)),
         }
         opponents = {"laplacian": "Laplacian", "tv": "total variation", "automatic": "reconstruct's default"}
-        for opponent, label in opponents.items():
-            for figure in FIGURES:
-                at_most = bars.get(opponent, {}).get(figure)
-                yield ratio_row(f"60 views, {NAMES[figure]}: learned / {label}", found, figure, opponent, at_most)
+        for ours, opponent, figure in product(OURS, opponents, FIGURES):
+            what = f"60 views, {NAMES[figure]}: {OURS[ours]} / {opponents[opponent]}"
+            yield ratio_row(what, found, figure, opponent, bars.get(opponent, {}).get(figure), ours)
         whole = list(pool.map(partial(all_views, size=size), range(few)))
-        pairs = [{"learned": mine["learned"], "laplacian": other} for mine, other in zip(found, whole, strict=False)]
-        what = f"60 views learned / 240 views Laplacian, {NAMES['tensor']}"
-        yield ratio_row(what, pairs, "tensor", "laplacian", 1.0)
+        pairs = [{**mine, "laplacian": other} for mine, other in zip(found, whole, strict=False)]
+        for ours, name in OURS.items():
+            what = f"60 views {name} / 240 views Laplacian, {NAMES['tensor']}"
+            yield ratio_row(what, pairs, "tensor", "laplacian", 1.0, ours)
         for shift in SHIFTS[1:]:
             bar = 0.8 if shift == "geometry" else 1.05
             found = list(pool.map(partial(everything, shift=shift), range(few)))
-            yield ratio_row(f"other {shift}, {NAMES['all']}: learned / total variation", found, "all", "tv", bar)
-            yield ratio_row(f"other {shift}, {NAMES['tensor']}: learned / total variation", found, "tensor", "tv")
+            for (ours, name), figure in product(OURS.items(), ("all", "tensor")):
+                what = f"other {shift}, {NAMES[figure]}: {name} / total variation"
+                yield ratio_row(what, found, figure, "tv", bar if figure == "all" else None, ours)
         found = list(pool.map(partial(open_part, size=size, weights=weights), range(few)))
-        for opponent in ("zero", "tv"):
-            what = f"second moments, error in what they leave open: learned / {opponent}"
-            yield ratio_row(what, found, "open", opponent, 0.7)
+        for (ours, name), opponent in product(OURS.items(), ("zero", "tv")):
+            what = f"second moments, error in what they leave open: {name} / {opponent}"
+            yield ratio_row(what, found, "open", opponent, 0.7, ours)
 
 
 NAMES = {"all": "all coefficients", "tensor": "ℓ ≥ 2", "direction": "median direction", "open": "open part"}
+OURS = {"learned": "learned", "mixture": "tv+learned"}
 Found = Mapping[str, Mapping[str, float]]  # by method and figure
 
 
-def ratio_row(what: str, found: Sequence[Found], figure: str, opponent: str, at_most: float | None = None) -> Row:
+def ratio_row(
+    what: str, found: Sequence[Found], figure: str, opponent: str, at_most: float | None = None, own: str = "learned"
+) -> Row:
     """Geometric mean over the scans, with the two means, and the factor of one standard error."""
-    ours, theirs = (np.array([each[name][figure] for each in found]) for name in ("learned", opponent))
+    ours, theirs = (np.array([each[name][figure] for each in found]) for name in (own, opponent))
     logs = np.log(ours / theirs)
     error = math.exp(logs.std(ddof=1) / math.sqrt(len(logs)))
     note = (
@@ -90,9 +96,12 @@ def ratio_row(what: str, found: Sequence[Found], figure: str, opponent: str, at_
 def one_scan(index: int, size: int, weights: str, shift: str = "none") -> Found:
     """Figures of all methods on one scan."""
     scan, truth = benchmark_scan(index, (size,) * 3, ORDER, shift=shift)
-    learned = reconstruct(scan, ell_max=ORDER, prior=weights, progress=False)
+    learned, mixture = (
+        reconstruct(scan, ell_max=ORDER, prior=prior, progress=False) for prior in (weights, f"tv+{weights}")
+    )
     return {
         "learned": figures(learned.coefficients, truth),
+        "mixture": figures(mixture.coefficients, truth),
         "laplacian": best(partial(laplacian, scan), truth, LAPLACIAN),
         "tv": best_tv(scan, truth),
         "automatic": figures(reconstruct(scan, ell_max=ORDER, progress=False).coefficients, truth),
@@ -164,6 +173,8 @@ def open_part(index: int, size: int, weights: str) -> Found:
         return float(np.linalg.norm(null_space_share(torch.as_tensor(found) - true, A).open))
 
     tv = [left(total_variation(scan, 4.0, weight)) for weight in TV[2:7]]
-    learned = reconstruct(scan, ell_max=ORDER, prior=weights, progress=False).coefficients
-    size_of_it = left(torch.zeros_like(true))
-    return {"learned": {"open": left(learned)}, "tv": {"open": min(tv)}, "zero": {"open": size_of_it}}
+    found = {
+        name: left(reconstruct(scan, ell_max=ORDER, prior=prior, progress=False).coefficients)
+        for name, prior in (("learned", weights), ("mixture", f"tv+{weights}"))
+    }
+    return {name: {"open": value} for name, value in {**found, "tv": min(tv), "zero": left(0 * true)}.items()}
