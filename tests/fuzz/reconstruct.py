@@ -62,6 +62,13 @@ def _(s: Source) -> Made:
     return reconstructed, {"scan": others} | options(s, scan) | fixed | {"ell_max": "auto"}
 
 
+@entry("reconstruct, mixed priors", 0.5)
+def _(s: Source) -> Made:
+    scan = s.scan(s.one_of(3, 12))
+    fixed = {"method": "cg", "prior": "tv+smoothness", "weight": "auto", "iterations": None, "noise_level": None}
+    return reconstructed, {"scan": scan} | options(s, scan) | fixed | {"positive": False}
+
+
 @entry("reconstruct, checkpoints", 1.0)
 def _(s: Source) -> Made:
     scan = s.scan(s.one_of(2, 12))

@@ -22,7 +22,14 @@ from tests.fuzz.entry_points import TABLE, case
 from tests.fuzz.oracle import judge
 
 FIGURES = {name for name in TABLE if name.startswith("figures")}
-SLOW = FIGURES | {"interop.mumott", "observability", "automatic_ell_max", "reconstruct", "reconstruct, damaged scans"}
+SLOW = FIGURES | {
+    "interop.mumott",
+    "observability",
+    "automatic_ell_max",
+    "reconstruct",
+    "reconstruct, damaged scans",
+    "reconstruct, mixed priors",
+}
 
 NEIGHBOURS = dict.fromkeys(FIGURES, "matplotlib") | {"interop.mumott": "mumott"}
 NEIGHBOURS |= {"interop.deepinv": "deepinv", "interop.deepinv.physics": "deepinv"}
