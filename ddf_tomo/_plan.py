@@ -178,7 +178,7 @@ class Plan:
         names, (_, iterations, noise_level, *_rest) = prior.split("+"), wishes
         own = {"weight": (weight, "auto"), "iterations": (iterations, None), "noise_level": (noise_level, None)}
         for name, (given, usual) in own.items():
-            if given != usual:
+            if given is not usual and not (isinstance(given, str) and given == usual):
                 expected = f"{usual!r}, as each of several priors has its own"
                 raise ValueError(message(name, expected, repr(given)))
         if len(set(names)) < len(names):
