@@ -93,7 +93,7 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
     # Residuals have lost a frame of each distance to T, and what they say of a window to it once more.
     lost = frames / spare
     of_t = lost.sqrt() * transmission.abs()
-    units = of_t * of_t, of_t * lost, lost * lost
+    units = [torch.where(fit.valid, unit, 0) for unit in (of_t * of_t, of_t * lost, lost * lost)]
     upper, diagonal, pairs = [], [], scattered(background)
     for (a, b), scatter in zip(pairs, fit.scatter, strict=True):
         entry = scatter * units[(a > 0) + (b > 0)]
@@ -102,9 +102,10 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
             if a == 0 and len(fit.transmission) > 1:
                 of_u = fit.scatter[pairs.index((1, 1))] + fit.scatter[pairs.index((2, 2))]
                 entry = entry + diluted * units[2] * of_u
-            diagonal.append(torch.where(fit.valid, _root(entry), torch.inf))
+            entry = torch.where(fit.valid, entry, torch.inf)
+            diagonal.append(_root(entry))
         if b < IN_MATRIX:
-            upper.append(torch.where(fit.valid, entry, torch.inf if a == b else 0))
+            upper.append(entry)
     errors = torch.stack(diagonal).movedim(0, -1)
     relative = (fit.misfit / fit.mean.square()).sum(0) / spare
     nothing = torch.zeros_like(transmission)
@@ -127,6 +128,8 @@ def maps_of(fit: Fit, view: View, window: float, smoothing: float, background: b
 
 def _root(value: Tensor) -> Tensor:
     """Square root whose gradient at zero is zero."""
+    if not value.requires_grad:
+        return value.sqrt()
     some = value > 0
     return torch.where(some, torch.where(some, value, 1).sqrt(), 0)
 
