@@ -22,6 +22,9 @@ from ddf_tomo.retrieval.deconvolution.unrolled import (
     evidence,
 )
 from ddf_tomo.retrieval.method import View
+from ddf_tomo.training._frame_maps import FAMILIES
+from ddf_tomo.training.deconvolving import crossing_lines, mixed_frames, second_moments
+from ddf_tomo.training.frames import MARGIN, MASKS
 from ddf_tomo.weights import save_network
 from tests.retrieval.simulation import frames
 
@@ -179,3 +182,29 @@ def test_what_does_not_fit_is_named(tmp_path: Path, model: str) -> None:
     for options, told in wrong:
         with pytest.raises((ValueError, TypeError), match=told):
             deconvolve(*pair, model=model, **options)
+
+
+def crossing(seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames of lines that cross in every pixel, of a family that no training saw, and their covariance."""
+    draw = np.random.default_rng(seed)
+    size = 48 + 2 * MARGIN, 48 + 2 * MARGIN
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    maps = FAMILIES["swirls"](size, draw)
+    light = MASKS["speckle"](8, size, draw)
+    seen, parts = mixed_frames(light, maps.transmission, maps.displacement, crossing_lines(maps.covariance, draw))
+    covariance = second_moments(torch.from_numpy(parts[inner]))[1].numpy()
+    return [draw.poisson(5000 * each[inner]).astype(np.float32) for each in (seen, light)], covariance
+
+
+def test_shipped_weights_beat_classical_updates() -> None:
+    """Those get a round of updates, which takes as long."""
+    logs = []
+    for seed in range(3):
+        pair, truth = crossing(seed)
+        inner = np.s_[12:-12, 12:-12]
+        off = [
+            np.linalg.norm((np.asarray(deconvolve(*pair, **options).covariance) - truth)[inner] * (1, 2**0.5, 1))
+            for options in ({"model": "deconvolution-unrolled"}, {"iterations": 1})
+        ]
+        logs.append(np.log(off[0] / off[1]))
+    assert np.exp(np.mean(logs)) < 0.85

@@ -26,7 +26,7 @@ class _Unrolled:
     Its options:
 
     * ``model``: file of weights, or the name of one that is shipped;
-    * ``steps``: of the network (5): any number, best as many as it learned with, 2 to 5 in the recipe;
+    * ``steps``: of the network (3): any number; more than three are smaller, and go as far in all;
     * ``inner``: exact ways to the windows' minima in each of them (1);
     * ``window``: of `matching`, which gives displacement and start (2.2).
 
@@ -37,7 +37,7 @@ class _Unrolled:
     options: dict[str, Any]
 
     def __init__(self) -> None:
-        self.options = {"model": "deconvolution-unrolled", "steps": 5, "inner": 1, "window": 2.2}
+        self.options = {"model": "deconvolution-unrolled", "steps": 3, "inner": 1, "window": 2.2}
 
     def check(self, options: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
         """Options checked; raises ``ValueError`` or ``TypeError`` naming the argument."""
