@@ -139,7 +139,7 @@ class Deconvolving(FrameTask):
         return Example(found, covariance, of_width, used, float(_relative(of_start, covariance, used)), crossed)
 
     def varied(self, example: Example, draw: np.random.Generator) -> Example:
-        """Mirrored and turned by right angles at random: the kernels of evidence turn into one another."""
+        """An ``example`` mirrored and turned by right angles, by ``draw``; kernels turn into one another."""
         return mirrored(example, *(bool(each) for each in draw.integers(2, size=3)))
 
     def loss(self, network: Callable[..., Tensor], step: int) -> Tensor:
