@@ -195,11 +195,11 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tens
     >>> read_tensors(path, "example")[1]
     {'layout': 'example'}
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replaced_when_complete(path) as partial:
-        save_file(whole, str(partial), dict(texts))
+        partial.write_bytes(save(whole, dict(texts)))  # `save_file` would let nobody else read it
 
 
 def read_tensors(path: Path, layout: str, *, weights: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

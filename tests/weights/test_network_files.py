@@ -81,6 +81,12 @@ def test_half_the_size(path, network, kind):
     assert torch.allclose(found.mix.weight, network.mix.weight, rtol=2**-8)
 
 
+def test_who_may_read_other_new_files_may_read_weights(path, network):
+    save_network(network, path)
+    (path.parent / "other").write_text("new")
+    assert path.stat().st_mode == (path.parent / "other").stat().st_mode
+
+
 def test_loading_draws_no_random_numbers(path, network):
     save_network(network, path)
     torch.manual_seed(1)
