@@ -73,7 +73,8 @@ def train(
     """Train the weights of a learned prior as a recipe says, or adapt some to one scan.
 
     A recipe makes the same weights every time; those that ship with the package were made by the ones that do:
-    residual-unet, equivariant-denoiser, and with -gpu behind the name longer ones for a CUDA device.
+    residual-unet and from there residual-unet-longer, retrieval-network, deconvolution-unrolled. Others, longer ones
+    for a CUDA device among them (with -gpu behind the name), have not been run to their end.
     """
     from ddf_tomo._checks import message
 
