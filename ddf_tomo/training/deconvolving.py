@@ -178,7 +178,8 @@ class Deconvolving(FrameTask):
         used = each.used.to(on)
         found, truth = weights @ moments, each.covariance.to(on)
         second = _relative(found, truth, used)
-        direction = _relative(*(torch.stack([C[..., 0] - C[..., 2], 2 * C[..., 1]], -1) for C in (found, truth)), used)
+        one, other = (torch.stack([C[..., 0] - C[..., 2], 2 * C[..., 1]], -1) for C in (found, truth))
+        direction = _relative(one, other, used)
         shape = _relative(weights @ transfers_at(moments, given.width), each.transfers.to(on), used, centred=True)
         return second, direction, shape
 
