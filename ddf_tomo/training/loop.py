@@ -33,7 +33,7 @@ from ddf_tomo.weights.network_files import read_tensors, write_tensors
 __all__ = ["CollapseError", "Trained", "train"]
 LAYOUT = "ddf_tomo training state 1"
 SAVED_EVERY_S = 120.0
-FEWEST_STEPS = 20  # before anybody can say that nothing is learned
+FEWEST_STEPS = 40  # before anybody can say that nothing is learned: fresh weights do harm at first
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -123,7 +123,7 @@ def train(
     Raises
     ------
     CollapseError
-        If a loss is not finite, or after a tenth of the steps, and 20, the network is no better than its input.
+        If a loss is not finite, or after a tenth of the steps, and 40, the network is no better than its input.
     FileFormatError
         If the state is that of another training.
 
