@@ -97,7 +97,6 @@ for name, (low, high) in card.data["statistics"].items():
 problems = [benchmark_scan(number, (16, 16, 16), 4, views=30) for number in (0, 1)]
 priors = {"total variation": "tv", "small, trained here": "small.safetensors"}
 priors |= {f"{name}, shipped": name for name in shipped_weights() if "equivariant" in name or "unet" in name}
-priors |= {f"{name}, mixed with total variation": f"tv+{name}" for name in shipped_weights() if name == "residual-unet"}
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "ell_max=4 asks")  # that is why there is a prior
     made = {
@@ -116,8 +115,9 @@ Markdown("\n".join(rows))
 
 # %% [markdown]
 # Two scans prove nothing, and a network of a minute need not win; [figures](../docs/learned.md) are means over many.
-# What one prior gets wrong, another may not: `"tv+…"` mixes their volumes, in shares that views left out tell. A
-# χ² near 1 says that a volume explains the data. All of them do: the data cannot choose, so that the prior did.
+# What one prior gets wrong, another may not: `prior="tv+learned"` mixes their volumes, in shares that views left out
+# tell ([solvers](../docs/solvers.md)). A χ² near 1 says that a volume explains the data. All of them do: the data
+# cannot choose, so that the prior did.
 
 # %%
 scan, truth = problems[0][0], problems[0][1].numpy()
