@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ddf_tomo._checks import MOST_ITERATIONS, choice, flag, integer, message, number
@@ -173,7 +173,7 @@ class Plan:
     @classmethod
     def several(cls, method: Any, prior: Any, weight: Any, *wishes: Any) -> dict[str, Plan]:
         """One for each prior of ``"tv+learned"``, by its name; of one prior, one."""
-        if not isinstance(prior, str) or "+" not in prior or Path(prior).is_file():
+        if not isinstance(prior, str) or "+" not in prior or os.path.isfile(prior):  # no Path: long names are errors
             return {str(prior): cls.checked(method, prior, weight, *wishes)}
         names, (_, iterations, noise_level, *_rest) = prior.split("+"), wishes
         own = {"weight": (weight, "auto"), "iterations": (iterations, None), "noise_level": (noise_level, None)}

@@ -130,6 +130,7 @@ def test_products_are_weighted():
     ("given", "words"),
     [
         ({"prior": "tv+tv"}, "prior: expected different priors, got 'tv\\+tv'"),
+        ({"prior": "tv+" + 5000 * "x"}, "prior: expected .*'xxx"),
         ({"prior": "tv+oak"}, "prior: expected .*'oak'"),
         ({"weight": 0.1}, "weight: expected 'auto', as each of several priors has its own, got 0.1"),
         ({"iterations": 3}, "iterations: expected None, as each of several priors has its own, got 3"),
