@@ -13,10 +13,11 @@ from ddf_tomo.retrieval._warped import REACH, frequencies, transfers
 
 FINEST = 0.4  # cycles a pixel, beyond which −ln V no longer rises: no mask has a pattern there
 STRONGEST, WEAKEST = 12.0, -0.5  # −ln V that a frame is blurred by
-SAMPLES = 160  # pixels that stand for all blurs of a tile
+SAMPLES = 500  # pixels that stand for all blurs of a tile
 OUTERMOST = 60  # directions in which the two outermost of all pixels are among them
-ACCURACY = 1e-7  # of a blur, relative to the strongest of its parts
-PARTS = 60
+ACCURACY = 1e-9  # of a blur, relative to the strongest of its parts
+PARTS = 120
+COMPARED = 3  # frequencies for each part at which a pixel's own blur is met, by least squares
 MEAN = 30.0  # of a frame, beside the rest of its spectrum
 CHUNK = 1 << 14  # pixels
 
@@ -103,10 +104,10 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor, smoothing: 
 
     V as a function of pixel and frequency is of low rank: its singular vectors, from a sample of the tile's pixels,
     give a few blurs that are the same everywhere, summed with weights that are not (product-convolution: Escande &
-    Weiss 2017, SIAM J. Imaging Sci. 10, 1353). The weights of a pixel make its own V exact at as many frequencies as
-    there are blurs, those that tell the blurs apart best (Drmač & Gugercin 2016, SIAM J. Sci. Comput. 38, A631). In the
-    sample are the outermost pixels in many directions, so that the others lie between them. Exact to about 100 times
-    `ACCURACY`, which is that of single blurs, or what `PARTS` allow.
+    Weiss 2017, SIAM J. Imaging Sci. 10, 1353). The weights of a pixel meet its own V at the frequencies that tell the
+    blurs apart best (Drmač & Gugercin 2016, SIAM J. Sci. Comput. 38, A631) and at some more, by least squares: through
+    the former alone a blur like none of the sample's would swing between them (Peherstorfer et al. 2020, SIAM J. Sci.
+    Comput. 42, A2837). In the sample are the outermost pixels in many directions, so that the others lie between them.
 
     Parameters
     ----------
@@ -146,7 +147,9 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor, smoothing: 
     kept = min(int((size > ACCURACY * size[0]).sum()), PARTS)
     u, size, v = u[:, :kept], size[:kept], v[:kept]
     chosen = torch.from_numpy(qr(v.cpu().numpy(), mode="r", pivoting=True)[1][:kept]).long().to(flat.device)
-    into = (power[chosen, None] * torch.linalg.inv(v[:, chosen])).to(flat)
+    others = torch.multinomial(power.clamp(1e-6, 1).cpu(), (COMPARED - 1) * kept, generator=generator).to(flat.device)
+    chosen = torch.cat([chosen, others])
+    into = (power[chosen, None] * torch.linalg.pinv(v[:, chosen])).to(flat)
     blurs = ((u.T / size[:, None]) @ sampled).to(flat).reshape(kept, *shape)
     parts = transfers(lambda f_j, f_k: blurs, rows, columns, flat)
     nodes = functions[:, chosen].to(flat)
