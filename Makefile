@@ -19,6 +19,9 @@ help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
 		while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
+# Bytecode is made of what is imported, when it is: of all that there is it takes longer than the rest.
+export PIP_NO_COMPILE := 1
+
 # A change of the requirements starts a new environment. torch first and alone: the constraint asks for the CPU build,
 # which PyPI does not have for Linux, so that a pip that does not know where to find it fails here at once instead of
 # downloading gigabytes of CUDA; PyTorch's own index has it.

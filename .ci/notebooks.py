@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--together", type=int, default=min(2, os.cpu_count() or 1), help="how many run at a time")
     parser.add_argument("--folder", type=Path, default=SCRIPTS, help="of the scripts")
     options = parser.parse_args(arguments)
-    scripts = [s for s in sorted(options.folder.glob("*.py")) if s.stem.startswith(tuple(options.names) or "")]
+    # The last one takes longest: begun first, nothing waits for it.
+    scripts = sorted(options.folder.glob("*.py"), reverse=True)
+    scripts = [script for script in scripts if script.stem.startswith(tuple(options.names) or "")]
     if not scripts:
         parser.error(f"no script in {options.folder} of these names: {', '.join(options.names) or 'any'}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, options.together))))
