@@ -80,8 +80,8 @@ def data_container(views=24, response=None, displaced=0.0, detector=DETECTOR):
 
 def sigtt(projector):
     # The faces are left empty: there MUMOTT 2.3 reads wrong voxels, which L-BFGS carries into the sample.
-    loss = {"preconditioner": BORDER}
-    return run_sigtt(data_container(), Projector=projector, maxiter=8, ftol=0, loss_function_kwargs=loss)
+    options = {"loss_function_kwargs": {"preconditioner": BORDER}, "basis_set_kwargs": {"ell_max": 2}}
+    return run_sigtt(data_container(), Projector=projector, maxiter=8, ftol=0, **options)
 
 
 def mitra(projector):

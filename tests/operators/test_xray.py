@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from ddf_tomo import Geometry, XRayTransform, check_adjoint
 from ddf_tomo._threads import in_parallel
+from tests.mumotts_kernels import _compiled_once  # noqa: F401
 from tests.strategies import axial_geometries, geometries, random_geometry
 
 

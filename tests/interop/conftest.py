@@ -1,0 +1,1 @@
+from tests.mumotts_kernels import _compiled_once  # noqa: F401
