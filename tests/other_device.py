@@ -7,12 +7,12 @@ As a card's do, they refuse `numpy` and operations with tensors of the CPU, but 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 NAME = "lazy"  # torch knows the name, needs no driver for it, and has no kernels that it could take instead
 MAY_MEET = ("_to_copy", "copy_")  # of the CPU and of another device
@@ -56,23 +56,44 @@ class other_device(TorchDispatchMode):
 
 
 def _call(function: Callable[..., Any], arguments: Any, named: dict[str, Any]) -> Any:
-    leaves = tree_flatten((arguments, named))[0]
-    tensors = [each for each in leaves if isinstance(each, Tensor)]
-    there = [each for each in tensors if isinstance(each, Elsewhere)]
-    name = function.__name__.split(".")[0]
+    tensors: list[Tensor] = []
+    held = [_held(value, tensors) for value in arguments]
+    held_by_name = {key: _held(value, tensors) for key, value in named.items()}
+    there = any(isinstance(each, Elsewhere) for each in tensors)
+    name, in_place = _kind(function)
     if there and name not in MAY_MEET and any(not isinstance(each, Elsewhere) and each.ndim for each in tensors):
         raise RuntimeError(f"{name}: tensors on two devices, {NAME} and cpu")
     wanted = named.get("device")
-    goes = bool(there) if wanted is None else torch.device(wanted).type == NAME
+    goes = there if wanted is None else torch.device(wanted).type == NAME
     if name == "copy_":
         goes = isinstance(arguments[0], Elsewhere)
     if wanted is not None:
-        named = {**named, "device": "cpu"}
-    found = function(*tree_map(_held, arguments), **tree_map(_held, named))
-    if function._schema.is_mutable and name.endswith("_"):
+        held_by_name["device"] = "cpu"
+    found = function(*held, **held_by_name)
+    if in_place:
         return arguments[0]
-    return tree_map(lambda each: Elsewhere(each) if goes and isinstance(each, Tensor) else each, found)
+    return _sent(found) if goes else found
 
 
-def _held(value: Any) -> Any:
-    return value.held if isinstance(value, Elsewhere) else value
+@cache
+def _kind(function: Any) -> tuple[str, bool]:
+    """Name, and whether it gives its first argument back."""
+    name = function.__name__.split(".")[0]
+    return name, function._schema.is_mutable and name.endswith("_")
+
+
+# By hand: with torch.utils._pytree these two would take most of a test's time.
+
+
+def _held(value: Any, tensors: list[Tensor]) -> Any:
+    """What the CPU computes with in its place; the tensors in it are added to a list."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.held if isinstance(value, Elsewhere) else value
+    return type(value)([_held(each, tensors) for each in value]) if type(value) in (list, tuple) else value
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Elsewhere(value)
+    return [_sent(each) for each in value] if isinstance(value, (list, tuple)) else value
