@@ -36,7 +36,7 @@ FLAGS = [
     "--enable-logging=stderr",
     "--v=0",
     "--window-size=1000,3000",
-    "--virtual-time-budget=20000",
+    "--virtual-time-budget=5000",
     "--dump-dom",
 ]
 
