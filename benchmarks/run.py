@@ -38,6 +38,7 @@ NAMES = (
     "reconstruction",
     "priors",
     "learned_priors",
+    "self_supervised",
     "equivariance",
     "imaging",
     "retrieval",

@@ -146,6 +146,14 @@ def test_equivariance(modules):
     assert sum(bool(row.bar) for row in outcome.rows) == 4
 
 
+def test_share_of_the_supervised_gain(modules):
+    figures = {"tv": 0.4, "shipped": 0.1, "alone": 0.2}
+    found = [{name: {"all": factor * value} for name, value in figures.items()} for factor in (1, 3)]
+    row = modules("self_supervised").share_row(found, "all")
+    assert (row.value, row.at_least) == (pytest.approx(0.5), 0.6)  # one halving of two
+    assert row.note.endswith("0.500 | 0.250, 0.500 | 0.250")
+
+
 def test_samples_are_counted_where_rays_cross_slices(modules):
     """By the points themselves, pixel by pixel."""
     geometry = random_geometry(7, (9, 7, 8), (6, 8), seed=3)
