@@ -169,14 +169,14 @@ def now(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if what in line)
 
-size, views, order, weighted, how = json.loads(sys.argv[1])
+size, views, order, weighted, iterations, how = json.loads(sys.argv[1])
 geometry = tilt_series((size,) * 3)[:views]
 data = np.random.default_rng(0).random((len(geometry), *geometry.detector_shape, 3), np.float32)
 scan = Scan(data, geometry, SecondMomentResponse(), weights=data + 1 if weighted else None)
 reconstruct(scan[:2].binned(size // 8), ell_max=order, iterations=1, weight=0.01)  # compiles
 Path("/proc/self/clear_refs").write_text("5")
 before = now("VmRSS")
-reconstruct(scan, ell_max=order, iterations=2, progress=False, **how)
+reconstruct(scan, ell_max=order, iterations=iterations, progress=False, **how)
 print(now("VmHWM") - before, predicted_memory(scan, ell_max=order, **how).needed)
 """
 
@@ -186,10 +186,10 @@ print(now("VmHWM") - before, predicted_memory(scan, ell_max=order, **how).needed
 @pytest.mark.parametrize(
     "case",
     [
-        [80, 3, 2, False, {"weight": 0.01}],
-        [80, 3, 2, False, {"prior": "smoothness", "weight": 0.01}],
-        [48, 250, 0, True, {"prior": "smoothness", "weight": 0.01}],
-        [32, 3, 2, False, {"prior": "learned"}],
+        [64, 3, 2, False, 2, {"weight": 0.01}],
+        [64, 3, 2, False, 2, {"prior": "smoothness", "weight": 0.01}],
+        [48, 250, 0, True, 2, {"prior": "smoothness", "weight": 0.01}],
+        [32, 3, 2, False, 1, {"prior": "learned"}],
     ],
 )
 def test_what_is_predicted_is_what_is_taken(case):
