@@ -33,35 +33,47 @@ MODULES = sorted(
 # -- what importing brings along --------------------------------------------------------------------------------------
 
 
-def imported_by(code):
-    """Top-level packages that are in memory after ``code`` and were not after ``import torch``."""
-    probe = (
-        f"import json, sys, torch; before = set(sys.modules); {code}; print(json.dumps([*set(sys.modules) - before]))"
-    )
-    modules = json.loads(subprocess.check_output([sys.executable, "-c", probe]))
-    return {module.partition(".")[0] for module in modules}
-
-
-def test_the_package_imports_neither_neighbours_nor_what_is_slow():
-    found = imported_by("import ddf_tomo")
-    assert "ddf_tomo" in found
-    assert not found & (NEIGHBOURS | LATE)
-
-
-def test_no_module_but_the_neighbours_own_needs_a_neighbour():
-    """Numba is allowed: some modules are themselves imported on first use only."""
+@pytest.fixture(scope="module")
+def imported():
+    """Top-level packages in memory after each of these imports, one after the other, and not after ``import torch``."""
+    rooms = ("mumott", "astra", "tomosipo", "deepinv")
     modules = [name for name in MODULES if not name.startswith("ddf_tomo.interop.")]
     assert len(modules) > 20
-    assert not imported_by("; ".join(f"import {name}" for name in modules)) & NEIGHBOURS
+    stages = {
+        "package": ["ddf_tomo"],
+        "program": ["ddf_tomo.cli"],
+        "modules": modules,
+        "rooms": [f"ddf_tomo.interop.{room}" for room in rooms],
+    }
+    code = f"""
+import importlib, json, sys, torch
+before, found = set(sys.modules), {{}}
+for stage, names in {stages!r}.items():
+    for name in names:
+        importlib.import_module(name)
+    found[stage] = [*set(sys.modules) - before]
+print(json.dumps(found))
+"""
+    found = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+    return {stage: {name.partition(".")[0] for name in names} for stage, names in found.items()}
 
 
-def test_the_neighbours_rooms_open_without_them():
-    rooms = ("mumott", "astra", "tomosipo", "deepinv")
-    assert not imported_by("; ".join(f"import ddf_tomo.interop.{room}" for room in rooms)) & NEIGHBOURS
+def test_the_package_imports_neither_neighbours_nor_what_is_slow(imported):
+    assert "ddf_tomo" in imported["package"]
+    assert not imported["package"] & (NEIGHBOURS | LATE)
 
 
-def test_help_does_not_wait_for_what_is_slow():
-    assert not imported_by("import ddf_tomo.cli") & (NEIGHBOURS | LATE - {"typer", "rich"})
+def test_help_does_not_wait_for_what_is_slow(imported):
+    assert not imported["program"] & (NEIGHBOURS | LATE - {"typer", "rich"})
+
+
+def test_no_module_but_the_neighbours_own_needs_a_neighbour(imported):
+    """Numba is allowed: some modules are themselves imported on first use only."""
+    assert not imported["modules"] & NEIGHBOURS
+
+
+def test_the_neighbours_rooms_open_without_them(imported):
+    assert not imported["rooms"] & NEIGHBOURS
 
 
 # -- every public thing explains itself -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ddf_tomo.retrieval import METHODS, Maps, attenuation, retrieve
 from tests.retrieval.methods import EXAMPLES
 from tests.retrieval.simulation import frames
 
-SIDE, PERIOD, CONTRAST, TRUE = 96, 96, 0.02, 0.8  # pixels; of ∇·u at the longest distance; transmission
+SIDE, PERIOD, CONTRAST, TRUE = 72, 72, 0.02, 0.8  # pixels; of ∇·u at the longest distance; transmission
 INNER = np.s_[16:-16, 16:-16]
 REACHES = (1 / 3, 2 / 3, 1.0)
 WAVES = ((0.125, 0.0), (0.0, 0.125))
