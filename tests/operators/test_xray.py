@@ -33,13 +33,13 @@ def assert_same_sums(geometry, channels, seed):
 
 
 @given(geometries(), st.integers(1, 50), st.integers(0, 1000))
-@settings(max_examples=150)
+@settings(max_examples=75)
 def test_kernel_is_the_reference(geometry, channels, seed):
     assert_same_sums(geometry, channels, seed)
 
 
 @given(axial_geometries(), st.integers(1, 20), st.integers(0, 1000))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_kernel_is_the_reference_where_planes_do_not_mix(geometry, channels, seed):
     assert_same_sums(geometry, channels, seed)
 
