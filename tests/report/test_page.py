@@ -124,6 +124,7 @@ def test_without_scan_and_truth_it_says_so(volume: Reconstruction, tmp_path: Pat
     text = (tmp_path / "plain.html").read_text(encoding="utf-8")
     assert "The scan was not given to this report" in text
     assert 'id="merits"' not in text
+    assert "Attenuation and refraction" not in text
     Outline(text)
 
 
@@ -194,5 +195,4 @@ def test_volumes_without_direction_have_a_section(volume: Reconstruction, tmp_pa
     Outline(text)
     assert "Attenuation coefficient μ in 1/m." in text
     assert "other one." in text
-    write_report(volume, tmp_path / "page.html")
-    assert "Attenuation and refraction" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Attenuation and refraction" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -120,11 +122,16 @@ def test_few_voxels(solve, leave_out_mean):
     assert np.linalg.norm(slope, axis=1).max() < 250 + 1e-6
 
 
+@cache
+def of_total_variation(weight):
+    return smoothed_bounds([weight * TotalVariation(SHAPE)])
+
+
 @every_proximal
 @pytest.mark.parametrize("weight", [3.0, 60.0])
 def test_total_variation_coupled_over_directions_and_coefficients(solve, weight):
     terms = [weight * TotalVariation(SHAPE)]
-    below, above = smoothed_bounds(terms)
+    below, above = of_total_variation(weight)
     assert above - below < 1e-3
     found = objective(solve(A, Y, regularisers=terms, **LONG).x, terms)
     assert below - 1e-9 <= found <= above * (1 + 1e-7)
@@ -160,12 +167,17 @@ def test_not_negative_by_sirt():
     np.testing.assert_allclose(x.ravel(), expected, atol=1e-7)
 
 
+@cache
+def several_terms():
+    terms = [20 * TotalVariation(SHAPE), 10 * GroupSparsity(per_order=True)]
+    bounds = [(0, None) if i % 6 == 0 else (None, None) for i in range(72)]
+    return terms, *smoothed_bounds(terms, bounds)
+
+
 @every_proximal
 def test_several_terms_at_once(solve):
     """Total variation and sparsity of all coefficients, means not negative: SciPy with bounds."""
-    terms = [20 * TotalVariation(SHAPE), 10 * GroupSparsity(per_order=True)]
-    bounds = [(0, None) if i % 6 == 0 else (None, None) for i in range(72)]
-    below, above = smoothed_bounds(terms, bounds)
+    terms, below, above = several_terms()
     x = solve(A, Y, regularisers=[*terms, NonNegativeMean()], **LONG).x
     assert (x[..., 0] >= 0).all()
     assert (x[..., 0] == 0).any()
