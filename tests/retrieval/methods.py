@@ -73,7 +73,7 @@ EXAMPLES = {
         {"window": 2.0},
         turned=1e-2,
         columns=300,
-        depends_on_tiles=3e-4,  # blurs come from a sample of the tile's pixels
+        depends_on_tiles=3e-4,  # pixels at the border, of blurs unlike the sample's; `test_visibility` has the mean
     ),
     "correlation": Example({"window": 2.0, "search": 2}, columns=260),
     "periodic": Example({}, grid_mask, {"waves": [[0.125, 0.0], [0.0, 0.125]]}),
