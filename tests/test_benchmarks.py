@@ -149,7 +149,7 @@ def test_equivariance(modules):
 def test_share_of_the_supervised_gain(modules):
     figures = {"tv": 0.4, "shipped": 0.1, "alone": 0.2}
     found = [{name: {"all": factor * value} for name, value in figures.items()} for factor in (1, 3)]
-    row = modules("self_supervised").share_row(found, "all")
+    row = modules("self_supervised").share_row(found, "all", "alone")
     assert (row.value, row.at_least) == (pytest.approx(0.5), 0.6)  # one halving of two
     assert row.note.endswith("0.500 | 0.250, 0.500 | 0.250")
 
