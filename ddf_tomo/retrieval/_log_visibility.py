@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddf_tomo.retrieval._warped import REACH, frequencies, transfers
+from ddf_tomo.retrieval._warped import REACH, frequencies, within_reach
 
 FINEST = 0.4  # cycles a pixel, beyond which −ln V no longer rises: no mask has a pattern there
 STRONGEST, WEAKEST = 12.0, -0.5  # −ln V that a frame is blurred by
@@ -20,6 +20,7 @@ PARTS = 120
 COMPARED = 3  # frequencies for each part at which a pixel's own blur is met, by least squares
 MEAN = 30.0  # of a frame, beside the rest of its spectrum
 CHUNK = 1 << 14  # pixels
+TOGETHER = 16  # parts, of which there are images of the tile at a time
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,14 @@ def blurred(spectra: Tensor, law: LogVisibility, amplitudes: Tensor, smoothing: 
     chosen = torch.cat([chosen, others])
     into = (power[chosen, None] * torch.linalg.pinv(v[:, chosen])).to(flat)
     blurs = ((u.T / size[:, None]) @ sampled).to(flat).reshape(kept, *shape)
-    parts = transfers(lambda f_j, f_k: blurs, rows, columns, flat)
     nodes = functions[:, chosen].to(flat)
     weights = torch.cat([visibility(piece, nodes) @ into for piece in flat.split(CHUNK)])
     weights = weights.T.reshape(kept, rows, columns)
-    result = torch.empty(len(spectra), rows, columns, dtype=flat.dtype, device=flat.device)
-    for frame, spectrum in zip(result, spectra, strict=True):
-        torch.sum(weights * torch.fft.irfft2(parts * spectrum, s=(rows, columns)), 0, out=frame)
+    result = torch.zeros(len(spectra), rows, columns, dtype=flat.dtype, device=flat.device)
+    for some, weight in zip(blurs.split(TOGETHER), weights.split(TOGETHER), strict=True):
+        parts = within_reach(some, rows, columns)
+        for frame, spectrum in zip(result, spectra, strict=True):
+            frame += (weight * torch.fft.irfft2(parts * spectrum, s=(rows, columns))).sum(0)
     return result
 
 

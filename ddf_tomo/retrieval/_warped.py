@@ -54,9 +54,14 @@ def transfers(filters: Callable[[Tensor, Tensor], Tensor], rows: int, columns: i
     rows, columns
         At least twice the reach.
     """
+    return within_reach(filters(*frequencies(2 * REACH, 2 * REACH, like)), rows, columns)
+
+
+def within_reach(values: Tensor, rows: int, columns: int) -> Tensor:
+    """`transfers` from the ``values`` of filters at the frequencies of an image twice the reach wide."""
     size = 2 * REACH
-    kernels = torch.fft.irfft2(filters(*frequencies(size, size, like)), s=(size, size))
-    away = (torch.arange(size, dtype=like.dtype, device=like.device) - REACH).abs() / REACH
+    kernels = torch.fft.irfft2(values, s=(size, size))
+    away = (torch.arange(size, dtype=kernels.dtype, device=kernels.device) - REACH).abs() / REACH
     fading = torch.cos(math.pi / 2 * (3 * away - 2).clamp(0, 1)).square()
     fading = fading[:, None] * fading
     kernels = torch.fft.fftshift(kernels, dim=(-2, -1))
