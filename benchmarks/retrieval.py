@@ -32,7 +32,6 @@ BARS = {
 AT_MOST_BOUND, AT_MOST_US = 1.5, {"differential": 1.0, "matching": 30.0}
 UNITS = {"direction, median": "°", "u RMSE": "pixel", "trace C, RMSE": "pixel²"}
 WARM_UP = 96  # pixels
-SLOW = "UMPA"
 COVERAGE = {"within 1 σ": 0.6827, "within 1.96 σ": 0.95}
 
 
@@ -111,14 +110,12 @@ def _rows(name: str, counts: float, steps: int, noisy: problems.Problem, answer:
 
 
 def _peers(noisy: problems.Problem, counts: float, steps: int, speed: dict[str, float], quick: bool) -> Iterator[Row]:
-    """On a cut of 128², or 64² if quick; what takes 50 ms a pixel on 64², and once."""
+    """On a cut of 128² (64² if quick), as one of them takes 50 ms a pixel."""
+    half = (32 if quick else 64) + problems.MARGIN
+    middle = slice(len(noisy.transmission) // 2 - half, len(noisy.transmission) // 2 + half)
+    cut = noisy.crop(middle, middle)
     for name, peer in PEERS.items():
-        if name.startswith(SLOW) and (counts, steps) != CASES[0]:
-            continue
-        half = (32 if quick or name.startswith(SLOW) else 64) + problems.MARGIN
-        middle = slice(len(noisy.transmission) // 2 - half, len(noisy.transmission) // 2 + half)
-        cut = noisy.crop(middle, middle)
-        answer, problem = _attempt(lambda p=peer, c=cut: _theirs(p, c))
+        answer, problem = _attempt(lambda p=peer: _theirs(p, cut))
         if answer is None:
             yield Row(f"{name}, {counts:g} counts", float("nan"), note=problem)
             continue
@@ -126,7 +123,7 @@ def _peers(noisy: problems.Problem, counts: float, steps: int, speed: dict[str, 
         microseconds = 1e6 * answer.seconds_per_pixel
         if (counts, steps) == CASES[0]:
             yield Row(f"{name}: time a pixel and core", microseconds, "µs")
-            if name.startswith(SLOW) and "matching" in speed:
+            if name.startswith("UMPA") and "matching" in speed:
                 yield Row(f"matching: times faster than {name}", microseconds / speed["matching"], "×", at_least=1000)
 
 
