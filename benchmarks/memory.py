@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness import Row
 
@@ -84,7 +85,7 @@ def _measure(edge: int, coefficients: int, views: int, channels: int, from_disk:
     return {"before": before, "peak": peak(), "predicted": predicted, "seconds": seconds}
 
 
-def _noise(geometry, channels, response, path, from_disk):  # type: ignore[no-untyped-def]
+def _noise(geometry: Any, channels: int, response: Any, path: Any, from_disk: bool) -> Any:
     """A scan of noise with weights, in memory or in a file; never more than a piece of it is made for a file."""
     import numpy as np
 
@@ -93,7 +94,7 @@ def _noise(geometry, channels, response, path, from_disk):  # type: ignore[no-un
 
     shape = (len(geometry), *geometry.detector_shape, channels)
 
-    def read(views):  # type: ignore[no-untyped-def]
+    def read(views: Any) -> Any:
         parts = [np.random.default_rng(int(view)).random(shape[1:], np.float32) for view in views]
         return np.stack(parts) + np.float32(0.5)
 

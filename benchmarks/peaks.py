@@ -90,7 +90,7 @@ def _sums(task: int) -> int:
 @cache
 def _repeated(lanes: int, task: int) -> Callable[..., None]:
     @njit(nogil=True, error_model="numpy")
-    def repeated(array, factors, count, repeats):  # type: ignore[no-untyped-def]
+    def repeated(array: Any, factors: Any, count: int, repeats: int) -> None:
         for _ in range(repeats):
             _sweep(lanes, task, array, factors, count)
 

@@ -1,9 +1,10 @@
 """What one scan alone teaches a prior: a fresh network that has seen nothing but this scan's views.
 
 The scans and the opponent are those of `learned_priors`: 32³ voxels, 60 views, families that no training saw, total
-variation at the best weights by the truth. A fresh network of the shipped one's architecture is trained without a truth
-(`ddf_tomo.training.adapt`: views are dealt out to two reconstructions, of which it predicts one from the other, in all
-poses of the cube) and then takes the shipped one's place in ``reconstruct(scan, prior=...)``. The rehearsal there draws
+variation at the best weights by the truth. A fresh network of the shipped one's kind, with its default widths (412,000
+numbers; the shipped one has 683,000), is trained without a truth (`ddf_tomo.training.adapt`: views are dealt out to two
+reconstructions, of which it predicts one from the other, in all poses of the cube) and then takes the shipped one's
+place in ``reconstruct(scan, prior=...)``. The rehearsal there draws
 volumes from the families of the training, to find noise levels: that is all that the result knows of them. ``Mixed`` is
 ``prior="tv+…"`` with the fresh network, in shares that views left out tell. ``One pass`` is what it makes of the mean
 of the reconstructions, at once (Noise2Inverse). ``Adapted`` is the shipped network after the same on this scan, or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ class Detector:
         if largest > LARGEST_COUNT:
             raise ValueError(message("intensity", f"up to {LARGEST_COUNT:g} photons a pixel", f"{largest:g}"))
         self._fits(image)
-        blurred = gaussian_blur(image, self.psf_sigma_px)  # type: ignore[arg-type]
+        blurred = gaussian_blur(image, cast("Sequence[float]", self.psf_sigma_px))  # a pair since it was checked
         return blurred * photons * (1 if self.sensitivity is None else self.sensitivity.to(image))
 
     def _fits(self, image: Tensor) -> None:

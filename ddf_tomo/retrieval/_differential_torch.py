@@ -197,8 +197,9 @@ def fit(view: View, options: dict[str, Any], tick: Callable[[], object]) -> Fit:
     precision = torch.where(frames.informative, transmission / ((1 + transmission) * frames.mean), 0)
 
     def gather(of_distances: list[Tensor]) -> Tensor:
-        total = sum(precision[d] * each for d, each in enumerate(of_distances))
-        return window_sum(total.reshape(-1, *total.shape[-2:]), window).reshape(total.shape)  # type: ignore[union-attr]
+        weighted = (precision[d] * each for d, each in enumerate(of_distances))
+        total = sum(weighted, torch.zeros_like(of_distances[0]))
+        return window_sum(total.reshape(-1, *total.shape[-2:]), window).reshape(total.shape)
 
     sums = _sums(frames, transmission, tick)
     normal, right = (gather(list(part)) for part in zip(*(each.without_transmission() for each in sums), strict=True))
